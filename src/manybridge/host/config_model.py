@@ -1,0 +1,207 @@
+"""What can be configured: one frozen struct per table of `manybridge.toml`.
+
+This module is the single source of every key: its type, range, unit, default and meaning. The checker, the error
+messages, `manybridge config show` and docs/reference/configuration.md are all made from it. Durations are seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import Meta, Struct
+
+from manybridge.protocol.frames import ABSOLUTE_MAX_FRAME_BYTES, DEFAULT_MAX_FRAME_BYTES
+
+SMALLEST_FRAME_LIMIT: Final = 1024
+"""A limit below this could not carry the error that says that a frame was too large."""
+
+MAX_POOL_SIZE: Final = 1024
+"""More processes than any one machine runs well: a larger number is a typing error, not a wish."""
+
+
+def _about(description: str, *, unit: str | None = None, **limits: float) -> Meta:
+    return Meta(description=description, extra={"unit": unit} if unit else None, **limits)
+
+
+def _seconds(description: str, **limits: float) -> Meta:
+    return _about(description, unit="seconds", **limits)
+
+
+class RestartConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a pool replaces workers that die: the wait doubles with every crash, and too many crashes open the breaker."""
+
+    initial_backoff: Annotated[
+        float, _seconds("Wait before the second replacement in a row; the first one starts at once.", ge=0)
+    ] = 0.1
+    max_backoff: Annotated[float, _seconds("The longest wait between two replacements.", ge=0)] = 30.0
+    max_crashes: Annotated[
+        int, _about("So many crashes within `window` open the breaker: calls get `circuit_open` at once.", ge=1)
+    ] = 5
+    window: Annotated[
+        float, _seconds("The time in which crashes are counted, and for which the open breaker refuses calls.", gt=0)
+    ] = 60.0
+
+
+class BridgeConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One bridge and its pool. The table's name is the bridge's name in every call."""
+
+    bridge: (
+        Annotated[
+            str,
+            _about(
+                "The bridge's class: a bundled name, `package.module:Class`, or an entry point. "
+                "Left out together with `python_script`, it is the bundled bridge of the table's name."
+            ),
+        ]
+        | None
+    ) = None
+    python_script: (
+        Annotated[
+            str,
+            _about(
+                "Path of the Python file that defines the bridge, instead of `bridge`; `file.py:Class` where it defines "
+                "several. A relative path is relative to the configuration file."
+            ),
+        ]
+        | None
+    ) = None
+    python: (
+        Annotated[
+            str,
+            _about(
+                "The interpreter of the bridge's environment: a path (relative to the configuration file), or a command "
+                "on PATH. Left out, it is the interpreter that the host runs under."
+            ),
+        ]
+        | None
+    ) = None
+    options: Annotated[
+        dict[str, Any],
+        _about("Handed to the bridge's `setup`; the bridge says what it knows. `${VARIABLE}` in a string is replaced."),
+    ] = {}
+    pool_size: Annotated[int, _about("How many workers are kept running.", ge=1, le=MAX_POOL_SIZE)] = 1
+    max_overflow: Annotated[
+        int, _about("How many more workers may be started while all are busy.", ge=0, le=MAX_POOL_SIZE)
+    ] = 0
+    max_concurrency: (
+        Annotated[
+            int, _about("Calls that one worker runs at the same time. Left out, the bridge's class says it.", ge=1)
+        ]
+        | None
+    ) = None
+    max_queue: Annotated[int, _about("Calls that may wait for a worker; one more gets `overloaded` at once.", ge=0)] = (
+        1000
+    )
+    queue_timeout: (
+        Annotated[
+            float,
+            _seconds(
+                "The longest wait for a worker before `overloaded`. Left out, only the call's timeout counts.", gt=0
+            ),
+        ]
+        | None
+    ) = None
+    default_timeout: (
+        Annotated[
+            float,
+            _seconds('The timeout of a call that brings none, queueing included. `"none"` means no limit.', gt=0),
+        ]
+        | None
+    ) = 60.0
+    start_timeout: Annotated[float, _seconds("How long a worker may take to become ready.", gt=0)] = 60.0
+    cancel_grace: Annotated[
+        float, _seconds("How long a cancelled call may take to stop by itself before SIGTERM.", ge=0)
+    ] = 0.5
+    term_grace: Annotated[float, _seconds("How long a worker may take to end after SIGTERM before SIGKILL.", ge=0)] = (
+        0.5
+    )
+    max_requests: Annotated[int, _about("Replace a worker after so many calls.", ge=1)] | None = None
+    max_age: Annotated[float, _seconds("Replace a worker that has run for so long.", gt=0)] | None = None
+    max_memory_mb: (
+        Annotated[int, _about("Replace a worker whose process group uses more memory than this.", unit="MiB", ge=1)]
+        | None
+    ) = None
+    required_env: Annotated[
+        list[str],
+        _about(
+            "Environment variables that must be set on the host. They are checked at start, passed to the workers of "
+            "this bridge, and to no others."
+        ),
+    ] = []
+    required_packages: Annotated[
+        list[str],
+        _about(
+            'Packages that the bridge\'s interpreter must have, for example `"dspy>=3"`. They are checked at start.'
+        ),
+    ] = []
+    environment: Annotated[
+        dict[str, str],
+        _about("Plain environment variables for the workers of this bridge. `${VARIABLE}` is replaced."),
+    ] = {}
+    zygote: Annotated[
+        Literal["auto", "always", "never"],
+        _about("Whether workers are forked from a process that has imported the framework; `auto` asks the bridge."),
+    ] = "auto"
+    restart: Annotated[RestartConfig, _about("The restart policy.")] = RestartConfig()
+    max_frame_bytes: Annotated[
+        int,
+        _about(
+            "The largest message in either direction.",
+            unit="bytes",
+            ge=SMALLEST_FRAME_LIMIT,
+            le=ABSOLUTE_MAX_FRAME_BYTES,
+        ),
+    ] = DEFAULT_MAX_FRAME_BYTES
+    eager: Annotated[bool, _about("Start the pool together with the host instead of with the first call.")] = True
+    capture_output: Annotated[
+        bool, _about("Send what a worker prints to the host's log. If false, it goes to the host's stderr as it is.")
+    ] = True
+
+    @property
+    def reference(self) -> str:
+        """What the worker is told to load. A checked configuration has exactly one of the two keys."""
+        return self.python_script or self.bridge or ""
+
+
+class LimitsConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Limits of the host itself, over all bridges."""
+
+    session_ttl: Annotated[float, _seconds("A session without a call for so long is closed.", gt=0)] = 3600.0
+    max_sessions: Annotated[int, _about("Sessions that may be open at the same time.", ge=1)] = 10_000
+    max_jobs: Annotated[
+        int, _about("Jobs that are remembered; the oldest finished ones are forgotten first.", ge=1)
+    ] = 1_000
+    shutdown_timeout: Annotated[
+        float,
+        _seconds("How long running calls may take to finish when the host closes, before they are stopped.", ge=0),
+    ] = 5.0
+
+
+class StoreConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where durable records go."""
+
+    url: (
+        Annotated[
+            str,
+            _about(
+                "`sqlite:///file.db` or `postgresql://...`. Accepted and kept; this version holds jobs, sessions and "
+                "resource records in memory and does not open it."
+            ),
+        ]
+        | None
+    ) = None
+
+
+class HostConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The whole configuration of one host."""
+
+    default: (
+        Annotated[
+            str,
+            _about("The bridge of calls that name none. Left out, it is the only bridge where there is only one."),
+        ]
+        | None
+    ) = None
+    bridges: Annotated[dict[str, BridgeConfig], _about("The bridges by name.")] = {}
+    limits: Annotated[LimitsConfig, _about("Limits of the host itself.")] = LimitsConfig()
+    store: Annotated[StoreConfig, _about("The durable store.")] = StoreConfig()
