@@ -26,6 +26,7 @@ export UV_LINK_MODE ?= copy
 
 BOOTSTRAPPED := $(VENV)/.stamp-bootstrap
 SYNCED := $(VENV)/.stamp-sync
+INSTALLED := $(VENV)/.stamp-install
 FRAMEWORK_STAMPS := $(FRAMEWORKS:%=$(ENVS)/%/.stamp-sync)
 
 # --compile-bytecode: uv does not compile by default, and where PYTHONDONTWRITEBYTECODE is set Python would not
@@ -43,16 +44,20 @@ help: ## Show the targets
 setup: $(BOOTSTRAPPED) ## Build .venv and .envs/* from the locks (nothing to do: under a second)
 	@$(MAKE) --jobs=3 environments
 
-environments: $(SYNCED) $(FRAMEWORK_STAMPS)
+environments: $(INSTALLED) $(FRAMEWORK_STAMPS)
+	@:
 
 $(BOOTSTRAPPED): requirements/bootstrap.txt scripts/bootstrap.sh
 	@scripts/bootstrap.sh
 	@touch $@
 
-# The editable install comes last: sync removes whatever the lock does not name.
-$(SYNCED): requirements/dev.txt pyproject.toml $(BOOTSTRAPPED)
+$(SYNCED): requirements/dev.txt $(BOOTSTRAPPED)
 	@echo "setup: $(VENV): installing requirements/dev.txt"
 	@$(SYNC) --python $(VENV_PYTHON) requirements/dev.txt
+	@touch $@
+
+# After each sync, because it removes what the lock does not name; and when entry points may have changed.
+$(INSTALLED): $(SYNCED) pyproject.toml
 	@$(UV) pip install --quiet --python $(VENV_PYTHON) --no-deps --no-build-isolation --editable .
 	@touch $@
 	@echo "setup: $(VENV): ready"
@@ -77,14 +82,14 @@ demo: setup ## Two frameworks side by side on real data (no key, no GPU)
 	@$(VENV_PYTHON) examples/demo/run.py
 
 lint: setup ## Formatting, lint, types, import contracts, spelling, generated pages
-	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" scripts/lint.sh
+	@scripts/lint.sh
 
 format: setup ## Rewrite the code in the house format
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
 
-test: setup lint ## Lint, then every test: first those without a framework, then those with one
-	@scripts/test.sh
+test: setup lint ## Lint, then every test: those without a framework first
+	@$(VENV)/bin/pytest
 
 bench: setup ## Run the benchmarks
 	@$(VENV_PYTHON) -m benchmarks
