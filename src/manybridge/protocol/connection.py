@@ -129,7 +129,10 @@ class _Calls:
 
     def finish(self, id: MessageId) -> bool:
         """Record a reply. False if the call is not open."""
-        return self._open.pop(id, None) is not None
+        try:
+            return self._open.pop(id, None) is not None
+        except TypeError:  # an id that only a lenient connection reads, such as an array
+            return False
 
     def __contains__(self, id: MessageId) -> bool:
         return id in self._open
@@ -272,7 +275,7 @@ class WorkerConnection(_Connection):
         if type(message) is Event:
             return self._frame(worker_message_to_object(message))
         assert type(message) is not Event
-        if message.id is not None and message.id not in self._calls and not self._untracked(message.id):
+        if message.id is not None and not self._may_reply(message.id):
             raise LocalProtocolError(ErrorCode.PROTOCOL_VIOLATION, f"call {message.id!r} is not open")
         data = self._frame(worker_message_to_object(message))
         if message.id is not None:
@@ -291,9 +294,9 @@ class WorkerConnection(_Connection):
             raise LocalProtocolError(ErrorCode.PROTOCOL_VIOLATION, f"call {id!r} takes no events")
         return Event(id, event, seq, data)
 
-    def _untracked(self, id: MessageId) -> bool:
-        # A lenient version 1 client may reuse an id that is still open; each of its requests gets one reply.
-        return self.lenient and self.version == 1
+    def _may_reply(self, id: MessageId) -> bool:
+        # A lenient client may reuse an id that is still open; each of its requests gets one reply.
+        return self.lenient or id in self._calls
 
     def _receive_frame(self, frame: bytes | OversizedFrame) -> Request | Malformed:
         if type(frame) is OversizedFrame:

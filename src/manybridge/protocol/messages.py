@@ -155,7 +155,7 @@ def request_to_object(request: Request) -> JSONObject:
     if request[4:] != _NO_EXTENSION:
         for name in EXTENSION_FIELDS:
             value = getattr(request, name)
-            if value:
+            if value is not None and value is not False:
                 message[name] = value
     return message
 
