@@ -6,7 +6,7 @@ messages, `manybridge config show` and docs/reference/configuration.md are all m
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypedDict, Unpack
 
 from msgspec import Meta, Struct
 
@@ -19,16 +19,23 @@ MAX_POOL_SIZE: Final = 1024
 """More processes than any one machine runs well: a larger number is a typing error, not a wish."""
 
 
-def _about(description: str, *, unit: str | None = None, **limits: float) -> Meta:
-    return Meta(description=description, extra={"unit": unit} if unit else None, **limits)
+class _Limits(TypedDict, total=False):
+    ge: float
+    gt: float
+    le: float
 
 
-def _seconds(description: str, **limits: float) -> Meta:
+def _about(description: str, *, unit: str | None = None, **limits: Unpack[_Limits]) -> Meta:
+    extra = {"unit": unit} if unit else None
+    return Meta(description=description, extra=extra, **limits)  # type: ignore[call-overload,no-any-return]  # overloads forbid ge with gt, which nobody gives
+
+
+def _seconds(description: str, **limits: Unpack[_Limits]) -> Meta:
     return _about(description, unit="seconds", **limits)
 
 
 class RestartConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How a pool replaces workers that die: the wait doubles with every crash, and too many crashes open the breaker."""
+    """How a pool replaces workers that die: the wait doubles with each crash, too many open the breaker."""
 
     initial_backoff: Annotated[
         float, _seconds("Wait before the second replacement in a row; the first one starts at once.", ge=0)
@@ -59,8 +66,8 @@ class BridgeConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         Annotated[
             str,
             _about(
-                "Path of the Python file that defines the bridge, instead of `bridge`; `file.py:Class` where it defines "
-                "several. A relative path is relative to the configuration file."
+                "Path of the Python file that defines the bridge, instead of `bridge`; `file.py:Class` where it "
+                "defines several. A relative path is relative to the configuration file."
             ),
         ]
         | None
@@ -69,8 +76,8 @@ class BridgeConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         Annotated[
             str,
             _about(
-                "The interpreter of the bridge's environment: a path (relative to the configuration file), or a command "
-                "on PATH. Left out, it is the interpreter that the host runs under."
+                "The interpreter of the bridge's environment: a path (relative to the configuration file), or a "
+                "command on PATH. Left out, it is the interpreter that the host runs under."
             ),
         ]
         | None

@@ -1,0 +1,226 @@
+"""From plain values to checked configuration structs, with every problem found on the way."""
+
+from __future__ import annotations
+
+import math
+import os
+import pkgutil
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from manybridge.host.config_keys import NONE_WORD, Key, keys_of
+from manybridge.host.config_model import BridgeConfig, HostConfig
+from manybridge.host.config_problems import KeyPath, Problems, did_you_mean, show_value
+
+BRIDGE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+"""A bridge's name is the namespace of its commands, so it has no colon, and it stands in file names and metrics."""
+
+RESERVED_NAMES: Final = frozenset({"common"})
+"""`common:*` is answered by every bridge."""
+
+_VARIABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_EXPANSION: Final = re.compile(r"\$\$\{|\$\{(?P<name>[^}]*)\}")
+_SCRIPT: Final = re.compile(r"(?P<file>.*\.py)(?P<attribute>:[A-Za-z_][A-Za-z0-9_]*)?")
+
+
+@cache
+def bundled_bridges() -> tuple[str, ...]:
+    """Return the names of the bridges that come with manybridge, without importing any of them."""
+    folder = Path(__file__).parent.parent / "bridges"
+    return tuple(sorted(module.name for module in pkgutil.iter_modules([str(folder)]) if module.name[0] != "_"))
+
+
+@dataclass(slots=True)
+class Checker:
+    """Turns tables of values into structs. Owns nothing; adds what is wrong to `problems`."""
+
+    problems: Problems
+    environ: Mapping[str, str]
+    """Where `${VARIABLE}` is looked up."""
+    folder: Path
+    """What relative paths are relative to."""
+    expand: bool = True
+    """Whether `${VARIABLE}` is replaced."""
+
+    def host(self, values: Any) -> HostConfig | None:
+        """Return the checked configuration, or None if anything is wrong with it."""
+        before = len(self.problems.found)
+        fields = self.table(HostConfig, values, ())
+        bridges: dict[str, BridgeConfig] = fields.get("bridges", {})
+        written = values.get("bridges", {}) if isinstance(values, dict) else {}
+        default = fields.get("default")
+        if default is not None and default not in written:
+            self.problems.add(
+                ("default",), f'expected the name of a bridge, found "{default}"{did_you_mean(default, written)}'
+            )
+        return HostConfig(**{**fields, "bridges": bridges}) if len(self.problems.found) == before else None
+
+    def bridge(self, name: str, values: Any, path: KeyPath) -> BridgeConfig | None:
+        """Return one checked bridge, or None if anything is wrong with it."""
+        if isinstance(values, BridgeConfig):
+            # It was read before: what looks like ${VARIABLE} in it now is a value.
+            return replace(self, expand=False).bridge(name, msgspec.to_builtins(values), path)
+        before = len(self.problems.found)
+        if not BRIDGE_NAME.fullmatch(name) or name in RESERVED_NAMES:
+            self.problems.add(
+                path,
+                'expected a name of letters, digits, "_", "-" and "." that begins with a letter or digit and is not '
+                f'"common", found "{name}"',
+            )
+        fields = self.bridge_fields(values, path)
+        if len(self.problems.found) > before:
+            return None
+        config = BridgeConfig(**fields)
+        if config.bridge is None and config.python_script is None and name in bundled_bridges():
+            config = msgspec.structs.replace(config, bridge=name)
+        self.bridge_as_a_whole(config, path)
+        return config if len(self.problems.found) == before else None
+
+    def bridge_fields(self, values: Any, path: KeyPath) -> dict[str, Any]:
+        """Check the keys that are there, each by itself, and return the ones that are right, ready to use."""
+        fields = self.table(BridgeConfig, values, path)
+        for name in ("options", "environment"):
+            if name in fields and self.expand:
+                fields[name] = self.expanded(fields[name], (*path, name))
+        if fields.get("python_script") is not None:
+            fields["python_script"] = self.script(fields["python_script"], (*path, "python_script"))
+        if fields.get("python") is not None:
+            fields["python"] = self.interpreter(fields["python"])
+        for variable in fields.get("required_env", ()):
+            if not _VARIABLE_NAME.fullmatch(variable):
+                self.problems.wrong_value((*path, "required_env"), "names of environment variables", variable)
+        return fields
+
+    def bridge_as_a_whole(self, config: BridgeConfig, path: KeyPath) -> None:
+        """Check what takes more than one key."""
+        if config.bridge is not None and config.python_script is not None:
+            self.problems.add(path, 'expected "bridge" or "python_script", found both')
+        elif not config.reference:
+            self.problems.add(
+                path,
+                f'expected "bridge" or "python_script", found neither, and "{path[-1]}" is no bundled bridge'
+                f"{did_you_mean(path[-1], bundled_bridges())}",
+            )
+        if config.restart.initial_backoff > config.restart.max_backoff:
+            least, found = config.restart.initial_backoff, config.restart.max_backoff
+            self.problems.add(
+                (*path, "restart", "max_backoff"), f"expected at least initial_backoff ({least}), found {found}"
+            )
+
+    def table(self, struct: type[Struct], values: Any, path: KeyPath) -> dict[str, Any]:
+        """Check the keys of one table and return those that are right."""
+        if not isinstance(values, Mapping):
+            self.problems.wrong_value(path, "a table", values)
+            return {}
+        keys = keys_of(struct)
+        checked = {}
+        for name, value in values.items():
+            here = (*path, str(name))
+            if name not in keys:
+                self.problems.unknown_key(here, keys)
+                continue
+            before = len(self.problems.found)
+            result = self.value(keys[name], value, here)
+            if len(self.problems.found) == before:
+                checked[name] = result
+        return checked
+
+    def value(self, key: Key, value: Any, path: KeyPath) -> Any:
+        """Check one value against its key and return it converted."""
+        if isinstance(value, Struct):
+            value = msgspec.to_builtins(value)
+        if key.table is not None:
+            return self.nested(key.table, value, path)
+        if key.table_of is not None:
+            return self.named(value, path)
+        if key.is_mapping:
+            self.json_values(value, path)
+        if key.takes_none_word and value == NONE_WORD:
+            return None
+        if isinstance(value, float) and not math.isfinite(value):
+            return self.problems.wrong_value(path, key.expected, value)
+        try:
+            return msgspec.convert(value, key.type)
+        except msgspec.ValidationError:
+            return self.problems.wrong_value(path, key.expected, value)
+
+    def nested(self, struct: type[Struct], value: Any, path: KeyPath) -> Any:
+        """Check a nested table."""
+        before = len(self.problems.found)
+        fields = self.table(struct, value, path)
+        return struct(**fields) if len(self.problems.found) == before else None
+
+    def named(self, value: Any, path: KeyPath) -> dict[str, BridgeConfig]:
+        """Check a table of named bridges."""
+        if not isinstance(value, Mapping):
+            self.problems.wrong_value(path, "a table of tables", value)
+            return {}
+        checked = {}
+        for name, item in value.items():
+            config = self.bridge(str(name), item, (*path, str(name)))
+            if config is not None:
+                checked[str(name)] = config
+        return checked
+
+    def json_values(self, value: Any, path: KeyPath) -> None:
+        """Options travel to the worker as JSON: refuse here, with the key, what would fail there."""
+        if isinstance(value, Mapping):
+            for name, item in value.items():
+                self.json_values(item, (*path, str(name)))
+        elif isinstance(value, list):
+            for item in value:
+                self.json_values(item, path)
+        elif not (value is None or isinstance(value, (str, int, float))) or (
+            isinstance(value, float) and not math.isfinite(value)
+        ):
+            self.problems.wrong_value(path, "a value that JSON can carry", value)
+
+    def expanded(self, value: Any, path: KeyPath) -> Any:
+        """Return a copy in which every `${VARIABLE}` is replaced, and `$${` stands for a literal `${`."""
+        if isinstance(value, dict):
+            return {name: self.expanded(item, (*path, name)) for name, item in value.items()}
+        if isinstance(value, list):
+            return [self.expanded(item, path) for item in value]
+        if not isinstance(value, str):
+            return value
+        return _EXPANSION.sub(lambda match: self.variable(match, path), value)
+
+    def variable(self, match: re.Match[str], path: KeyPath) -> str:
+        """Return what one `${VARIABLE}` stands for."""
+        name = match["name"]
+        if name is None:
+            return "${"
+        if not _VARIABLE_NAME.fullmatch(name):
+            self.problems.add(
+                path, f'expected the name of an environment variable in "${{...}}", found {show_value(name)}'
+            )
+        elif name not in self.environ:
+            text = f"expected the environment variable {name} to be set, found it missing; set it: export {name}=..."
+            self.problems.add(path, text, missing_variable=True)
+        return self.environ.get(name, "")
+
+    def script(self, text: str, path: KeyPath) -> str:
+        """Return the absolute path of a bridge's file, with `:Class` if that was given."""
+        match = _SCRIPT.fullmatch(text)
+        if match is None:
+            self.problems.wrong_value(path, "the path of a Python file, `file.py` or `file.py:Class`", text)
+            return text
+        file = self.absolute(match["file"])
+        if not Path(file).is_file():
+            self.problems.add(path, f'expected the path of a Python file, found "{text}", and there is no file {file}')
+        return file + (match["attribute"] or "")
+
+    def interpreter(self, text: str) -> str:
+        """Return the absolute path of an interpreter; a bare command stays one, PATH is asked when a worker starts."""
+        return self.absolute(text) if "/" in text or text.startswith("~") else text
+
+    def absolute(self, text: str) -> str:
+        """Return a path made absolute. Links are kept: a virtual environment's interpreter is one."""
+        return os.path.normpath(self.folder.absolute() / Path(text).expanduser())
