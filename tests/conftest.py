@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import re
@@ -41,13 +42,15 @@ def pytest_configure() -> None:
         if SECRET_NAME.search(name) or SETTING_NAME.match(name):
             del os.environ[name]
     # A proxy must not be asked for what a test serves on this machine, and no library may look for the world.
-    os.environ.update({
-        "NO_PROXY": "127.0.0.1,localhost",
-        "no_proxy": "127.0.0.1,localhost",
-        "HF_HUB_OFFLINE": "1",
-        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-        SESSION_MARK.partition("=")[0]: SESSION_MARK.partition("=")[2],
-    })
+    os.environ.update(
+        {
+            "NO_PROXY": "127.0.0.1,localhost",
+            "no_proxy": "127.0.0.1,localhost",
+            "HF_HUB_OFFLINE": "1",
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            SESSION_MARK.partition("=")[0]: SESSION_MARK.partition("=")[2],
+        }
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -164,7 +167,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         for pid, command in orphans.items():
             if reporter:
                 reporter.write_line(f"\nERROR: process {pid} outlived the tests: {command}", red=True)
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import json
 import os
 import struct
@@ -53,7 +54,7 @@ def eventually(
     while True:
         value, failure = _look(predicate)
         if value:
-            return value  # type: ignore[return-value]  # true, so not the None of a failed look
+            return value
         if time.monotonic() >= deadline:
             raise AssertionError(_not_in_time(predicate, timeout, message)) from failure
         time.sleep(pause)
@@ -75,7 +76,7 @@ async def aeventually(
     while True:
         value, failure = await _alook(predicate)
         if value:
-            return value  # type: ignore[return-value]  # true, so not the None of a failed look
+            return value
         if time.monotonic() >= deadline:
             raise AssertionError(_not_in_time(predicate, timeout, message)) from failure
         await asyncio.sleep(pause)
@@ -171,7 +172,7 @@ def split_frames(data: bytes) -> tuple[list[Any], bytes]:
 def cuts(data: bytes, positions: Iterable[int]) -> list[bytes]:
     """Return `data` cut at `positions` (any order, repeated ones give empty pieces), as a stream may deliver it."""
     edges = [0, *sorted(min(max(position, 0), len(data)) for position in positions), len(data)]
-    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [data[start:end] for start, end in itertools.pairwise(edges)]
 
 
 class FrameReader:
@@ -185,7 +186,7 @@ class FrameReader:
         self._messages: list[Any] = []
         self.rest = b""
 
-    def read(self, timeout: float = DEFAULT_TIMEOUT) -> Any:  # noqa: ANN401  # any JSON value
+    def read(self, timeout: float = DEFAULT_TIMEOUT) -> Any:
         """Return the next message.
 
         Raises:
