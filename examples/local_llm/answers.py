@@ -75,7 +75,8 @@ def _from_same_example(output: Output, task: Task) -> Any:
 
 def _solve(task: Task) -> str | None:
     """Free text: what an agent observed, then a calculation, a fact, a counting story; None where no rule matches."""
-    if observations := re.findall(r"\[\[ ## observation_\d+ ## \]\]\n(.*)", task.inputs.get("trajectory", "")):
+    observations: list[str] = re.findall(r"\[\[ ## observation_\d+ ## \]\]\n(.*)", task.inputs.get("trajectory", ""))
+    if observations:
         useful = [o for o in observations if o != "Completed."]
         return useful[-1] if useful else observations[-1]
     question = task.text
@@ -133,7 +134,7 @@ def _choose(output: Output, task: Task) -> str:
     if (near := _nearest(output, task, words)) is not None:
         return near
     overlap = {choice: len(words & set(re.findall(r"\w+", choice.lower()))) for choice in output.choices}
-    return max(output.choices, key=lambda choice: overlap[choice])
+    return max(output.choices, key=overlap.__getitem__)
 
 
 def _nearest(output: Output, task: Task, words: set[str]) -> str | None:

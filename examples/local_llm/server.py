@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Self
 
 from . import wire
 from .faults import BROKEN_ANSWERS, FAILURES, Faults
@@ -61,7 +61,7 @@ class LocalLLM:
         """Block until stopped or interrupted."""
         self.stopping.wait()
 
-    def __enter__(self) -> LocalLLM:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -86,16 +86,16 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the name is http.server's
         """Keep the terminal quiet."""
 
-    def do_GET(self) -> None:  # noqa: N802, the name is http.server's
+    def do_GET(self) -> None:
         if self.path.endswith("/models"):
             self._send(200, {"object": "list", "data": [{"id": wire.MODEL, "object": "model", "owned_by": "rules"}]})
         else:
             self._send(200, {"status": "ok", "what": "a local rule-based endpoint, not a model"})
 
-    def do_POST(self) -> None:  # noqa: N802, the name is http.server's
+    def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", "0"))) or b"{}")
         if self.path == "/control":
             self.server.owner.faults.control(body)

@@ -41,7 +41,7 @@ class Reply:
 
 def read_request(path: str, body: Mapping[str, Any]) -> ChatRequest | None:
     """The request, or None where the path is neither format's."""
-    if path.split("?")[0].endswith("/chat/completions"):
+    if path.partition("?")[0].endswith("/chat/completions"):
         messages = [{"role": m["role"], "content": _text(m.get("content"))} for m in body.get("messages", [])]
         for message in messages:
             message["role"] = "system" if message["role"] == "developer" else message["role"]
