@@ -19,10 +19,8 @@ FRAMEWORKS := dspy sklearn
 ifdef PIP_FIND_LINKS
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 endif
-# Every environment here is built on purpose with the interpreter named, so uv must not look for projects or downloads.
-export UV_NO_CONFIG ?= 1
+# The interpreter is named everywhere; one that is missing is an error, not a download.
 export UV_PYTHON_DOWNLOADS ?= never
-export UV_LINK_MODE ?= copy
 
 BOOTSTRAPPED := $(VENV)/.stamp-bootstrap
 SYNCED := $(VENV)/.stamp-sync
@@ -33,7 +31,11 @@ FRAMEWORK_STAMPS := $(FRAMEWORKS:%=$(ENVS)/%/.stamp-sync)
 # either, so that each worker start would compile its framework again (1.6-4 s instead of 1 s for DSPy).
 SYNC := $(UV) pip sync --quiet --require-hashes --compile-bytecode
 
-.PHONY: help setup environments demo test lint format bench docs lock clean
+# An environment whose interpreter has gone (Python was upgraded or removed) is made again, whatever its stamp says.
+# wildcard follows links, so a dangling one counts as gone.
+rebuild-if-gone = $(if $(wildcard $(1)),,FORCE)
+
+.PHONY: FORCE help setup environments demo test lint format bench docs lock clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -47,7 +49,9 @@ setup: $(BOOTSTRAPPED) ## Build .venv and .envs/* from the locks (nothing to do:
 environments: $(INSTALLED) $(FRAMEWORK_STAMPS)
 	@:
 
-$(BOOTSTRAPPED): requirements/bootstrap.txt scripts/bootstrap.sh
+FORCE:
+
+$(BOOTSTRAPPED): requirements/bootstrap.txt scripts/bootstrap.sh $(call rebuild-if-gone,$(VENV_PYTHON))
 	@scripts/bootstrap.sh
 	@touch $@
 
@@ -62,9 +66,10 @@ $(INSTALLED): $(SYNCED) pyproject.toml
 	@touch $@
 	@echo "setup: $(VENV): ready"
 
-$(ENVS)/%/.stamp-sync: requirements/env-%.txt | $(BOOTSTRAPPED)
+.SECONDEXPANSION:
+$(FRAMEWORK_STAMPS): $(ENVS)/%/.stamp-sync: requirements/env-%.txt $$(call rebuild-if-gone,$(ENVS)/%/bin/python) | $(BOOTSTRAPPED)
 	@echo "setup: $(ENVS)/$*: installing $<"
-	@[ -x $(ENVS)/$*/bin/python ] || $(UV) venv --quiet --no-project --python $(VENV_PYTHON) $(ENVS)/$*
+	@[ -x $(ENVS)/$*/bin/python ] || $(UV) venv --quiet --clear --no-project --python $(VENV_PYTHON) $(ENVS)/$*
 	@$(SYNC) --python $(ENVS)/$*/bin/python $<
 	@touch $@
 	@echo "setup: $(ENVS)/$*: ready"
