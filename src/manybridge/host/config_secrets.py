@@ -13,7 +13,7 @@ _SECRET_KEY: Final = re.compile("key|token|secret|passw|pwd|credential", re.IGNO
 """Anywhere in the name: `keyboard` shown as a secret is a smaller harm than `apikey` shown."""
 _SECRET_NUMBER_KEY: Final = re.compile("secret|passw|pwd|credential", re.IGNORECASE)
 """A number under `max_tokens` is a count, the most common option of all."""
-_URL_PASSWORD: Final = re.compile(r"(?P<before>[a-zA-Z][\w+.-]*://[^/\s:@]*:)[^/\s]+(?=@)")
+_URL_PASSWORD: Final = re.compile(r"(?P<before>[a-zA-Z][\w+.-]*://[^/\s:@]*:)\S+(?=@)")
 
 _SHORTEST_VALUE: Final = 4
 """A variable with a shorter value than this ("1", "eu") is no secret, and replacing it everywhere would garble text."""

@@ -149,13 +149,17 @@ def _configures_us(path: Path) -> bool:
 
 
 def _require_own(path: Path) -> None:
-    owner = path.stat().st_uid
+    owner = _owner(path)
     if owner not in (0, os.geteuid()):
         text = (
             f"found by searching upward, but it belongs to user {owner}: a configuration names code to run. "
             f"If you trust it, name it with --config or {CONFIG_VARIABLE}"
         )
         raise config_error([Problem(str(path), "", text)])
+
+
+def _owner(path: Path) -> int:
+    return path.stat().st_uid
 
 
 def _line_of(text: str, path: KeyPath) -> int | None:
