@@ -84,7 +84,7 @@ def nothing_left_behind() -> Iterator[None]:
     deadline = time.monotonic() + LEAK_PATIENCE
     pause = FIRST_PAUSE
     while (left := Belongings().since(before)) and time.monotonic() < deadline:
-        time.sleep(pause)
+        time.sleep(pause)  # not eventually(...): running out of time is no error of its own here
         pause = min(pause * 2, LONGEST_PAUSE)
     if left:
         kill_all(Belongings().children.keys() - before.children.keys())
@@ -161,7 +161,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail the whole run where a process that any test started has outlived it, though no longer as our child."""
     deadline = time.monotonic() + LEAK_PATIENCE
     while (orphans := marked_processes()) and time.monotonic() < deadline:
-        time.sleep(LONGEST_PAUSE)
+        time.sleep(LONGEST_PAUSE)  # not eventually(...), as above
     if orphans:
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         for pid, command in orphans.items():

@@ -7,11 +7,12 @@ import inspect
 import itertools
 import json
 import os
+import select
 import struct
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import pytest
 
@@ -57,12 +58,22 @@ def eventually(
             return value
         if time.monotonic() >= deadline:
             raise AssertionError(_not_in_time(predicate, timeout, message)) from failure
-        time.sleep(pause)
+        time.sleep(pause)  # the one sleep behind every eventually(...)
         pause = min(pause * 2, LONGEST_PAUSE)
 
 
+@overload
 async def aeventually(
-    predicate: Callable[[], Value | Awaitable[Value]],
+    predicate: Callable[[], Coroutine[Any, Any, Value]],
+    timeout: float = ...,
+    message: str | Callable[[], object] = ...,
+) -> Value: ...
+@overload
+async def aeventually(
+    predicate: Callable[[], Value], timeout: float = ..., message: str | Callable[[], object] = ...
+) -> Value: ...
+async def aeventually(
+    predicate: Callable[[], Value | Coroutine[Any, Any, Value]],
     timeout: float = DEFAULT_TIMEOUT,
     message: str | Callable[[], object] = "",
 ) -> Value:
@@ -79,7 +90,7 @@ async def aeventually(
             return value
         if time.monotonic() >= deadline:
             raise AssertionError(_not_in_time(predicate, timeout, message)) from failure
-        await asyncio.sleep(pause)
+        await asyncio.sleep(pause)  # the one sleep behind every aeventually(...)
         pause = min(pause * 2, LONGEST_PAUSE)
 
 
@@ -91,7 +102,7 @@ def _look(predicate: Callable[[], Value]) -> tuple[Value | None, AssertionError 
 
 
 async def _alook(
-    predicate: Callable[[], Value | Awaitable[Value]],
+    predicate: Callable[[], Value | Coroutine[Any, Any, Value]],
 ) -> tuple[Value | None, AssertionError | None]:
     try:
         value = predicate()
@@ -151,7 +162,7 @@ def frame_message(message: object) -> bytes:
     return frame(json.dumps(message, ensure_ascii=False, separators=(",", ":")))
 
 
-def request(id: int, command: str, args: dict[str, Any] | None = None, **fields: object) -> bytes:  # noqa: A002  # the wire's name
+def request(id: int, command: str, args: dict[str, Any] | None = None, **fields: object) -> bytes:
     """Return one request as a frame. `fields` are further keys of the message (`stream=True`, `session_id=...`)."""
     return frame_message({"id": id, "command": command, "args": args or {}, **fields})
 
@@ -199,8 +210,6 @@ class FrameReader:
         return self._messages.pop(0)
 
     def _receive(self, deadline: float) -> None:
-        import select
-
         remaining = max(deadline - time.monotonic(), 0)
         if not select.select([self._descriptor], [], [], remaining)[0]:
             raise TimeoutError(f"no whole frame in time; {len(self.rest)} bytes of one: {self.rest[:80]!r}")
