@@ -160,6 +160,11 @@ class _Connection:
         """How many calls have no reply yet."""
         return len(self._calls)
 
+    @property
+    def buffered_bytes(self) -> int:
+        """How many bytes of an incomplete frame wait for the rest."""
+        return self._decoder.buffered_bytes
+
     def accept_hello(self) -> None:
         """Both ends agreed on version 2; there is no way back."""
         self._move(Step.HELLO_ACCEPTED)

@@ -1,0 +1,138 @@
+"""The commands of the namespace `common`, which every bridge answers.
+
+One table, from which the worker dispatches, `common:capabilities` lists, and the reference is generated.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+COMMON: Final = "common"
+
+_TEXT: Final = {"type": "string"}
+_ID: Final = {"id": {"type": "string", "description": "The resource's id."}}
+
+
+class CommonCommand(NamedTuple):
+    """One command that every bridge answers."""
+
+    description: str
+    args: dict[str, Any]
+    """JSON Schema of each argument, by name."""
+    required: tuple[str, ...] = ()
+    result: str = ""
+    """The shape of the result, for people."""
+    at_once: bool = False
+    """Answered by the control lane while user code runs; the others wait their turn."""
+
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema of the arguments object."""
+        schema: dict[str, Any] = {"type": "object", "properties": self.args}
+        if self.required:
+            schema["required"] = list(self.required)
+        return schema
+
+
+_RESOURCE: Final = "{id, type, bridge, session, created_at, executions, last_executed}"
+
+COMMON_COMMANDS: Final[dict[str, CommonCommand]] = {
+    "ping": CommonCommand(
+        "Say that the worker lives, and what it does right now.",
+        {},
+        result="{status: 'ok', state, busy_seconds, current_call, queued, uptime, pid, framework, bridge, worker_id, "
+        "generation, mode}; state is starting, loading, ready, busy or failed",
+        at_once=True,
+    ),
+    "hello": CommonCommand(
+        "Agree on protocol version 2.",
+        {
+            "protocol": {"type": "integer", "minimum": 1, "description": "Highest version that the client speaks."},
+            "codec": {"type": "string", "enum": ["json"]},
+            "features": {"type": "array", "items": _TEXT},
+            "client": {"type": "object", "description": "Who asks, for logs."},
+        },
+        result="{protocol, codec, features, worker: {id, pid, generation}, framework, bridge, capabilities, "
+        "max_frame_bytes}",
+        at_once=True,
+    ),
+    "capabilities": CommonCommand(
+        "List commands and resource types with their JSON Schemas.",
+        {},
+        result="{framework, version, capabilities, commands: {name: {description, args, result, streaming}}, "
+        "resources: {type: {description, config, inputs, policy}}}",
+    ),
+    "get_stats": CommonCommand(
+        "Count calls, errors, resources and memory.",
+        {},
+        result="{calls, errors, deprecated_calls, resources, uptime, load_seconds, memory: {rss_bytes, "
+        "unshared_bytes}, threads}",
+        at_once=True,
+    ),
+    "health": CommonCommand(
+        "Say whether calls can be served, and if not, why.",
+        {},
+        result="{status: 'ok' | 'loading' | 'failed', state, reason}",
+        at_once=True,
+    ),
+    "warm_up": CommonCommand(
+        "Answer when the framework is imported and set up, or with the reason why it can't be.",
+        {},
+        result="{state: 'ready', load_seconds}",
+    ),
+    "create_resource": CommonCommand(
+        "Make a resource.",
+        {
+            "type": {"type": "string"},
+            "config": {"type": "object"},
+            "id": {"type": "string", "description": "Chosen by the worker when absent."},
+            "state": {"description": "A snapshot to restore."},
+        },
+        ("type",),
+        _RESOURCE,
+    ),
+    "execute_resource": CommonCommand(
+        "Run a resource on inputs.", {**_ID, "inputs": {"type": "object"}}, ("id",), "what its execute returns"
+    ),
+    "get_resource": CommonCommand("Describe a resource.", _ID, ("id",), _RESOURCE),
+    "list_resources": CommonCommand(
+        "List the resources that the caller may see.",
+        {"type": {"type": "string", "description": "Only this type."}},
+        result="{resources: [...], total_count}",
+    ),
+    "delete_resource": CommonCommand("Delete a resource.", _ID, ("id",), "{id, deleted: true}"),
+    "snapshot_resource": CommonCommand(
+        "Return the state of a resource, as create_resource takes it back.", _ID, ("id",), "{id, state}"
+    ),
+    "cancel": CommonCommand(
+        "Stop a call, wherever it is.",
+        {"id": {"description": "The id of the request to stop."}},
+        ("id",),
+        "{id, state: 'cancelling' | 'unknown'}; the stopped call gets its own reply with code cancelled",
+        at_once=True,
+    ),
+    "call_result": CommonCommand(
+        "Answer an event of kind call.",
+        {
+            "call_id": {"type": "string"},
+            "result": {"description": "What the tool returned."},
+            "error": {"type": "object", "description": "{code, message, type?, details?} if it failed."},
+        },
+        ("call_id",),
+        "{}",
+        at_once=True,
+    ),
+    "batch": CommonCommand(
+        "Run several commands one after another as one call.",
+        {"calls": {"type": "array", "items": {"type": "object", "required": ["command"]}}},
+        ("calls",),
+        "{results: [{success, result | error, error_info}]} in the order of the calls",
+    ),
+    "cleanup": CommonCommand(
+        "Delete the resources of a session, or all.",
+        {"session_id": {"type": "string"}},
+        result="{status: 'cleaned', resources_removed, ...}",
+    ),
+    "shutdown": CommonCommand(
+        "Finish the calls that are here and exit with status 0.", {}, result="{status: 'shutting_down'}", at_once=True
+    ),
+}

@@ -1,0 +1,146 @@
+"""Tools that live in the client's process, called from a handler.
+
+A call goes out as an event of the running call and its answer comes in as `common:call_result`, which the lane
+delivers while the handler waits. Several may be open at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from manybridge.bridge import BridgeError, Cancelled
+from manybridge.protocol.errors import ErrorCode
+from manybridge.protocol.messages import EVENT_CALL
+
+if TYPE_CHECKING:
+    from manybridge.worker.calls import WorkerCall
+    from manybridge.worker.outbox import Outbox
+
+CHECK_SECONDS: Final = 0.05
+"""A waiting handler looks this often whether its call was cancelled."""
+
+
+class _Waiting:
+    """One open host call. `deliver` is called once, from the lane's thread."""
+
+    __slots__ = ("call", "deliver", "outcome")
+
+    def __init__(self, call: WorkerCall, deliver: Callable[[], None]) -> None:
+        self.call = call
+        self.deliver = deliver
+        self.outcome: tuple[Any, BridgeError | None] = (None, None)
+
+    def result(self) -> Any:
+        value, error = self.outcome
+        if error is not None:
+            raise error
+        return value
+
+
+class HostCalls:
+    """Owner of the open host calls of this worker.
+
+    Args:
+        outbox: carries the events.
+        attend: asks the lane to read right now, because the thread that would is about to wait.
+    """
+
+    def __init__(self, outbox: Outbox, attend: Callable[[], None]) -> None:
+        self._outbox = outbox
+        self._attend = attend
+        self._numbers = itertools.count(1)
+        self._open: dict[str, _Waiting] = {}
+
+    def call(self, call: WorkerCall, tool: str, args: dict[str, Any], timeout: float | None) -> Any:
+        """Call `tool` and block until it answered.
+
+        Raises:
+            BridgeError: `unknown_tool`, `timeout`, or the tool's own failure.
+            Cancelled: the call was cancelled meanwhile.
+        """
+        arrived = threading.Event()
+        waiting = _Waiting(call, arrived.set)
+        call_id = self._begin(waiting, tool, args, timeout)
+        expires = None if timeout is None else monotonic() + timeout
+        self._attend()
+        try:
+            while not arrived.wait(CHECK_SECONDS):
+                if call.cancelled:
+                    raise Cancelled(call.stop_reason or "cancelled")
+                if expires is not None and monotonic() >= expires:
+                    raise _late(tool, timeout)
+        finally:
+            self._open.pop(call_id, None)
+        return waiting.result()
+
+    def acall(self, call: WorkerCall, tool: str, args: dict[str, Any], timeout: float | None) -> Awaitable[Any]:
+        """Like `call`, for the event loop; cancellation comes through the task."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        arrived = asyncio.Event()
+        waiting = _Waiting(call, lambda: loop.call_soon_threadsafe(arrived.set) and None)
+        call_id = self._begin(waiting, tool, args, timeout)
+        self._attend()
+
+        async def wait() -> Any:
+            try:
+                async with asyncio.timeout(timeout):
+                    await arrived.wait()
+            except TimeoutError:
+                raise _late(tool, timeout) from None
+            finally:
+                self._open.pop(call_id, None)
+            return waiting.result()
+
+        return wait()
+
+    def receive_result(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Serve `common:call_result {call_id, result | error}`.
+
+        Raises:
+            BridgeError: `invalid_argument`, the host call is not open (any more).
+        """
+        waiting = self._open.get(args.get("call_id", ""))
+        if waiting is None:
+            raise BridgeError(ErrorCode.INVALID_ARGUMENT, "call_id: no host call of that number waits for a result")
+        waiting.outcome = (args.get("result"), _tool_error(args.get("error")))
+        waiting.deliver()
+        return {}
+
+    def _begin(self, waiting: _Waiting, tool: str, args: dict[str, Any], timeout: float | None) -> str:
+        if not waiting.call.request.stream:
+            raise BridgeError(
+                ErrorCode.UNKNOWN_TOOL,
+                f"The caller takes no host calls, so tool {tool!r} can't be reached; it must send stream: true.",
+                details={"tool": tool},
+            )
+        call_id = f"host-{next(self._numbers)}"
+        self._open[call_id] = waiting
+        deadline_ms = None if timeout is None else round(timeout * 1000)
+        data = {"call_id": call_id, "tool": tool, "args": args, "deadline_ms": deadline_ms}
+        self._outbox.send_event(waiting.call.request.id, EVENT_CALL, data)
+        return call_id
+
+
+def _late(tool: str, timeout: float | None) -> BridgeError:
+    return BridgeError(
+        ErrorCode.TIMEOUT, f"Tool {tool!r} of the client did not answer within {timeout:g} s.", details={"tool": tool}
+    )
+
+
+def _tool_error(error: Any) -> BridgeError | None:
+    if error is None:
+        return None
+    if not isinstance(error, dict):
+        return BridgeError(ErrorCode.HANDLER_ERROR, str(error))
+    return BridgeError(
+        str(error.get("code", ErrorCode.HANDLER_ERROR)),
+        str(error.get("message", "the client's tool failed")),
+        details=error.get("details") if isinstance(error.get("details"), dict) else None,
+        type=error.get("type") if isinstance(error.get("type"), str) else None,
+    )

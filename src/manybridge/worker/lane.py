@@ -1,0 +1,202 @@
+"""The control lane: who reads the input, and who looks at the clock.
+
+Theory of operation. A worker must answer `ping` and `cancel` while user code runs on the main thread, yet a worker
+with a reader thread pays two thread switches for every call, which on a busy machine is more than the call itself.
+So the *reader's role* moves:
+
+* While nothing runs, the main thread reads, and serves short calls itself without any switch.
+* While user code runs, a second thread, the *watch*, takes the role over after `TAKEOVER_SECONDS` and reads in its
+  stead. When the user code ends, the main thread takes the role back (`_handback`).
+
+At any time exactly one thread holds the role; `_gate` guards its passing on. Calls shorter than `TAKEOVER_SECONDS`
+never see the watch.
+
+The watch is also the worker's clock: it calls `tick` for deadlines, the rungs of the stop ladder and held-back frames.
+It sleeps for good while nothing is open, so an idle worker uses no processor time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+from collections.abc import Callable
+from time import monotonic
+from types import TracebackType
+from typing import Final
+
+TAKEOVER_SECONDS: Final = 0.005
+"""User code that runs longer than this gets a reader beside it. Python hands the interpreter over every 5 ms, so a
+shorter time could not be kept anyway."""
+
+IDLE_TICKS: Final = 100
+"""The watch goes to sleep after this many ticks without anything to watch. Waking it costs one system call."""
+
+READ_BYTES: Final = 64 * 1024
+"""One read. Below the allocator's threshold for separate mappings (128 KiB), above almost every request."""
+
+LARGE_READ_BYTES: Final = 1024 * 1024
+"""One read in the middle of a large frame."""
+
+
+class Lane:
+    """Owner of the input descriptor and of the watch thread.
+
+    Args:
+        fd: the input; blocking.
+        receive: called with each chunk, by whoever holds the reader's role.
+        end_of_input: called once when the client has closed; ends the process if user code runs.
+        tick: called by the watch with the time; returns the seconds until it wants to be called again, or None.
+        in_frame: whether the last chunk ended inside a frame.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        *,
+        receive: Callable[[bytes], None],
+        end_of_input: Callable[[], None],
+        tick: Callable[[float], float | None],
+        in_frame: Callable[[], bool],
+    ) -> None:
+        self._fd = fd
+        self._receive = receive
+        self._end_of_input = end_of_input
+        self._tick = tick
+        self._in_frame = in_frame
+        self._gate = threading.Lock()
+        self._busy = False
+        self._section = 0  # counts busy sections, so that the watch can tell a long one from many short ones
+        self._attend_now = False
+        self._watch_reads = False
+        self._returned = threading.Semaphore(0)
+        self._handback = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._wake = threading.Semaphore(0)
+        self._asleep = False
+        self._started = False
+        self._next_look = 0.0
+        self._wake_main = threading.Semaphore(0)
+        self.closed = False
+        """Whether the client has closed its end."""
+
+    def read_once(self) -> bool:
+        """Wait for input and receive it. For the main thread while it runs no user code. False at the end."""
+        return self._read()
+
+    def __enter__(self) -> Lane:
+        """Begin a busy section: the main thread runs user code and can't read."""
+        self._section += 1
+        self._busy = True
+        self.wake(only_if_asleep=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the busy section and take the reader's role back."""
+        with self._gate:
+            self._busy = False
+            watch_reads = self._watch_reads
+        if watch_reads:
+            os.eventfd_write(self._handback, 1)
+            self._returned.acquire()
+
+    def watch_until(self, deadline: float) -> None:
+        """There is a new deadline, in monotonic seconds; make sure that the watch looks at its clock by then."""
+        if not self._started or deadline < self._next_look:
+            self.wake()
+        elif self._asleep:
+            self._wake.release()
+
+    def wait_until_idle(self) -> None:
+        """The input is closed but calls run on other threads: give them time."""
+        self._wake_main.acquire(timeout=TAKEOVER_SECONDS)
+
+    def attend(self) -> None:
+        """Let the watch read at once: the main thread is about to wait for something that comes in."""
+        if self._busy:
+            self._attend_now = True
+            self.wake()
+
+    def wake(self, *, only_if_asleep: bool = False) -> None:
+        """Make the watch look at its clock again: there is something new to watch."""
+        if not self._started:
+            self._start()
+        elif self._watch_reads:
+            os.eventfd_write(self._handback, 1)
+        elif self._asleep or not only_if_asleep:
+            self._wake.release()
+
+    def _start(self) -> None:
+        self._started = True
+        threading.Thread(target=self._watch, name="manybridge-watch", daemon=True).start()
+
+    def _watch(self) -> None:
+        idle = 0
+        pause = TAKEOVER_SECONDS
+        section = self._section
+        while True:
+            self._pause(pause, idle)
+            idle = idle % IDLE_TICKS
+            if self._take_over(section):
+                self._read_while_busy()
+            section = self._section
+            due = self._tick(monotonic())
+            idle = 0 if self._busy or due is not None else idle + 1
+            longest = TAKEOVER_SECONDS if due is None or self._busy else TAKEOVER_SECONDS * IDLE_TICKS
+            pause = longest if due is None else min(due, longest)
+            self._next_look = monotonic() + pause
+
+    def _pause(self, seconds: float, idle: int) -> None:
+        if idle < IDLE_TICKS:
+            self._wake.acquire(timeout=seconds)
+            return
+        self._asleep = True
+        if not self._busy:  # asked again after the announcement, so that a section that begins now is not missed
+            self._wake.acquire()
+        self._asleep = False
+
+    def _take_over(self, section: int) -> bool:
+        with self._gate:
+            self._watch_reads = self._busy and not self.closed and (self._attend_now or self._section == section)
+            self._attend_now = False
+            return self._watch_reads
+
+    def _read_while_busy(self) -> None:
+        poller = select.poll()
+        poller.register(self._fd, select.POLLIN)
+        poller.register(self._handback, select.POLLIN)
+        while self._busy and not self.closed:
+            due = self._tick(monotonic())
+            ready = poller.poll(None if due is None else max(0.0, due) * 1000 + 1)
+            for fd, _ in ready:
+                if fd == self._handback:
+                    self._clear_handback()
+                else:
+                    self._read()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        with self._gate:
+            busy = self._busy
+            self._watch_reads = False
+        if not busy:
+            self._returned.release()
+            self._clear_handback()
+
+    def _clear_handback(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._handback)
+
+    def _read(self) -> bool:
+        try:
+            data = os.read(self._fd, LARGE_READ_BYTES if self._in_frame() else READ_BYTES)
+        except ConnectionError:
+            data = b""
+        if not data:
+            self.closed = True
+            self._end_of_input()
+            return False
+        self._receive(data)
+        return True

@@ -1,0 +1,124 @@
+"""Bringing a bridge to life: its code, its framework, its setup."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from time import monotonic
+from typing import Any
+
+from manybridge.bridge import Bridge, BridgeError, WorkerInfo
+from manybridge.bridge.loading import load_bridge
+from manybridge.protocol.errors import ErrorCode
+
+
+class LoadState(StrEnum):
+    """How far the bridge is."""
+
+    STARTING = "starting"
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+
+
+class Loader:
+    """Owner of the bridge instance. `load` runs once, on the main thread.
+
+    Args:
+        reference: what `load_bridge` resolves.
+        options: handed to `setup`.
+        info: who this worker is.
+        bridge_class: already imported by a zygote, or None.
+    """
+
+    def __init__(
+        self, reference: str, options: dict[str, Any], info: WorkerInfo, bridge_class: type[Bridge] | None = None
+    ) -> None:
+        self._reference = reference
+        self._options = options
+        self._info = info
+        self.bridge_class = bridge_class
+        self.bridge: Bridge | None = None
+        self.state = LoadState.STARTING
+        self.error: BaseException | None = None
+        """Why the state is `failed`."""
+        self.load_seconds = 0.0
+
+    def find_class(self) -> None:
+        """Import the bridge's own module if that costs nothing; a failure shows up in `load`."""
+        if self.bridge_class is None and self._reference.isidentifier():
+            try:
+                self.bridge_class = load_bridge(self._reference)
+                self.bridge = self._instance()
+            except BaseException as error:  # kept: the first call gets it as its answer
+                self._fail(error)
+
+    def load(self) -> None:
+        """Import, construct and set up the bridge; the outcome is in `state` and `error`. Never raises."""
+        if self.state in (LoadState.READY, LoadState.FAILED):
+            return
+        self.state = LoadState.LOADING
+        begun = monotonic()
+        try:
+            if self.bridge_class is None:
+                self.bridge_class = load_bridge(self._reference)
+            bridge = self.bridge or self._instance()
+            self.bridge = bridge
+            check_modules(self.bridge_class)
+            self.bridge_class.preload()
+            bridge.setup(self._options)
+        except BaseException as error:  # SystemExit from a framework's import included
+            self._fail(error)
+        else:
+            self.state = LoadState.READY
+        self.load_seconds = monotonic() - begun
+
+    def failure(self) -> BridgeError:
+        """Why the bridge can't serve, in words that say what to do."""
+        error = self.error
+        if isinstance(error, BridgeError):
+            return error
+        kind = type(error).__qualname__
+        failure = BridgeError(
+            ErrorCode.SETUP_FAILED,
+            f"The bridge {self._reference!r} could not be set up: {kind}: {error}",
+            type=kind,
+        )
+        failure.__cause__ = error
+        return failure
+
+    def _instance(self) -> Bridge:
+        assert self.bridge_class is not None
+        bridge = self.bridge_class()
+        bridge.worker = self._info
+        return bridge
+
+    def _fail(self, error: BaseException) -> None:
+        self.error = error
+        self.state = LoadState.FAILED
+
+
+def check_modules(bridge_class: type[Bridge], find: Callable[[str], object] | None = None) -> None:
+    """Look for the bridge's framework without importing it.
+
+    Raises:
+        BridgeError: `missing_package`, with the command that installs it.
+    """
+    if find is None:
+        from importlib.util import find_spec as find
+    missing = [name for name in bridge_class.required_modules if name not in sys.modules and find(name) is None]
+    if not missing:
+        return
+    packages = [_PACKAGE_OF_MODULE.get(name, name) for name in missing]
+    command = f"uv pip install --python {sys.executable} {' '.join(packages)}"
+    raise BridgeError(
+        ErrorCode.MISSING_PACKAGE,
+        f"The bridge {bridge_class.name!r} needs {' and '.join(packages)}, which {sys.executable} does not have. "
+        f"Install with: {command}",
+        details={"packages": packages, "interpreter": sys.executable, "command": command},
+    )
+
+
+_PACKAGE_OF_MODULE = {"sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow", "cv2": "opencv-python"}
+"""Import names that differ from the package's name, for those that a bridge is likely to need."""

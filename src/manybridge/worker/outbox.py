@@ -1,0 +1,151 @@
+"""Everything that a worker writes.
+
+Replies go out at once. Events of a fast stream are coalesced: the first is written immediately, those that follow
+within a millisecond share a write. The lane's watch thread flushes what is left, so nothing waits longer than
+`FLUSH_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from time import monotonic, time
+from typing import Any, Final
+
+from manybridge.bridge import BridgeError
+from manybridge.protocol.connection import WorkerConnection
+from manybridge.protocol.errors import ErrorCode, LocalProtocolError
+from manybridge.protocol.messages import ErrorInfo, ErrorReply, Event, MessageId, Reply
+
+COALESCE_SECONDS: Final = 0.001
+"""Two writes closer than this are one. A person can't see it, and 10,000 chunks a second become 1,000 writes."""
+
+FLUSH_SECONDS: Final = 0.002
+"""What was held back is written after this at the latest."""
+
+COALESCE_BYTES: Final = 64 * 1024
+"""Held-back frames are written when they reach this size: beyond it, joining them costs more than a system call."""
+
+
+class Outbox:
+    """Owner of the output descriptor and of the frames that wait to be written. Any thread may send.
+
+    Args:
+        fd: blocking descriptor; a full pipe blocks the sender, which is the back-pressure of a stream.
+        connection: turns messages into frames and checks that they are legal.
+        shield: keeps the interrupt of the stop ladder out while a frame is written.
+        wake: called after a frame was held back, so that somebody calls `flush_due`.
+        broken: called when nobody reads any more; ends the process.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        connection: WorkerConnection,
+        shield: AbstractContextManager[None],
+        wake: Callable[[], None],
+        broken: Callable[[], None],
+    ) -> None:
+        self._fd = fd
+        self._connection = connection
+        self._shield = shield
+        self._wake = wake
+        self._broken = broken
+        self._lock = threading.Lock()
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._last_write = 0.0
+
+    def send_result(self, id: MessageId, result: Any, *, hold: bool = False) -> int:
+        """Send the reply of a call. A result over the frame limit becomes the error that says so.
+
+        Args:
+            id: the call.
+            result: any value; what JSON can't carry becomes a marker.
+            hold: the next reply follows at once, so this one may wait for it.
+
+        Returns:
+            The length of the frame in bytes.
+        """
+        return self._send(Reply(id, result, time()), hold=hold)
+
+    def send_error(self, id: MessageId | None, info: ErrorInfo, *, extended: bool) -> None:
+        """Send the failure of a call, with `error_info` if the caller understands it."""
+        self._send(ErrorReply(id, info.message, info if extended else None, time()), hold=False)
+
+    def send_event(self, id: MessageId, event: str, data: Any) -> None:
+        """Send one event of a streaming call.
+
+        Raises:
+            BridgeError: `frame_too_large`; the caller gets a log event in the place of the event.
+        """
+        with self._shield, self._lock:
+            message = self._connection.event(id, event, data)
+            try:
+                frame = self._connection.send(message)
+            except LocalProtocolError as error:
+                self._write(self._connection.send(_dropped(message, error)))
+                raise BridgeError(ErrorCode.FRAME_TOO_LARGE, error.message, details=error.details) from None
+            held = self._hold_or_write(frame)
+        if held:
+            self._wake()
+
+    def flush_due(self, now: float) -> float | None:
+        """Write what was held back long enough. Return the seconds until the rest is due, or None."""
+        if not self._held:
+            return None
+        with self._shield, self._lock:
+            left = self._last_write + FLUSH_SECONDS - now
+            if left > 0:
+                return left
+            self._write(b"")
+        return None
+
+    def _send(self, reply: Reply | ErrorReply, *, hold: bool) -> int:
+        with self._shield, self._lock:
+            try:
+                frame = self._connection.send(reply)
+            except LocalProtocolError as error:
+                if error.code is not ErrorCode.FRAME_TOO_LARGE or reply.id is None:
+                    raise
+                frame = self._connection.send(_too_large(reply, error))
+            held = self._hold_or_write(frame) if hold else self._write(frame)
+        if held:
+            self._wake()
+        return len(frame)
+
+    def _hold_or_write(self, frame: bytes) -> bool:
+        """Return whether this frame is the first that is held back."""
+        if monotonic() - self._last_write >= COALESCE_SECONDS or self._held_bytes >= COALESCE_BYTES:
+            return self._write(frame)
+        self._held.append(frame)
+        self._held_bytes += len(frame)
+        return len(self._held) == 1
+
+    def _write(self, frame: bytes) -> bool:
+        if self._held:
+            self._held.append(frame)
+            frame = b"".join(self._held)
+            self._held.clear()
+            self._held_bytes = 0
+        try:
+            written = os.write(self._fd, frame)
+            while written < len(frame):
+                written += os.write(self._fd, memoryview(frame)[written:])
+        except OSError:  # EPIPE or ECONNRESET: the host is gone
+            self._broken()
+        self._last_write = monotonic()
+        return False
+
+
+def _dropped(event: Event, error: LocalProtocolError) -> Event:
+    return event._replace(event="log", data={"level": "error", "message": f"an event was dropped: {error.message}"})
+
+
+def _too_large(reply: Reply | ErrorReply, error: LocalProtocolError) -> ErrorReply:
+    text = f"the result does not fit into a frame: {error.message}"
+    extended = type(reply) is Reply or (type(reply) is ErrorReply and reply.info is not None)
+    info = ErrorInfo.of(ErrorCode.FRAME_TOO_LARGE, text, **error.details)
+    return ErrorReply(reply.id, text, info if extended else None, reply.timestamp)
