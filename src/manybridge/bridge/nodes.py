@@ -18,7 +18,7 @@ from manybridge.bridge.problems import MAX_PROBLEMS, Path, Problem, report
 Schema: TypeAlias = dict[str, Any]
 Check: TypeAlias = Callable[[Any, Path, list[Problem]], Any]
 
-JSON_TYPES: Final = frozenset({str, int, float, bool, types.NoneType, list, dict})
+JSON_TYPES: Final[frozenset[type]] = frozenset({str, int, float, bool, types.NoneType, list, dict})
 NOTHING: Final[frozenset[type]] = frozenset()
 
 
@@ -86,7 +86,7 @@ def _instance_check(kind: type, expected: str) -> Check:
 
 def plain_node(kind: type, name: str) -> TypeNode:
     """Any value of one JSON type."""
-    kinds: frozenset[type] = frozenset({kind})
+    kinds: frozenset[type] = frozenset((kind,))
     return TypeNode({"type": name}, _instance_check(kind, name), name, kinds, kinds)
 
 

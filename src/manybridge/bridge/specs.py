@@ -76,7 +76,8 @@ class ResourceSpec(NamedTuple):
 
     def new(self, bridge: Any, id: str, session_id: str | None = None) -> Any:
         """Make an instance that `create` was not called on yet."""
-        instance = object.__new__(self.cls)  # not __init__ yet: it may use the attributes
+        make: Any = self.cls
+        instance = make.__new__(make)  # __init__ comes after the attributes, because it may use them
         instance.bridge, instance.id, instance.type, instance.session_id = bridge, id, self.type, session_id
         instance.__init__()
         return instance
