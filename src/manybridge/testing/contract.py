@@ -1,0 +1,189 @@
+"""What every bridge must hold to, as one call for its author's tests.
+
+`check_bridge(MyBridge, samples={"count": {"text": "a b"}})` looks at the class, sets a bridge up, runs the samples and
+names everything that would surprise a caller or an operator.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from manybridge.bridge import Bridge, BridgeError, ErrorCode, ResourceSpec, compile_bridge
+from manybridge.testing.harness import BridgeHarness, Outcome
+
+Sample = Mapping[str, Any]
+ResourceSample = tuple[dict[str, Any], dict[str, Any]]
+"""Config and inputs."""
+
+IMPORT_TIMEOUT: Final = 60.0
+"""Seconds that a fresh interpreter may take to import the bridge and its framework; the slowest known takes 6."""
+
+ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""Workers start like this unless they are told otherwise, so the probe does too."""
+
+_STRANGE: Final = "an_argument_that_no_command_has"
+_PROBE: Final = Path(__file__).with_name("probe.py")
+
+
+def check_bridge(
+    bridge: type[Bridge],
+    options: dict[str, Any] | None = None,
+    *,
+    samples: Mapping[str, Sample] | None = None,
+    resources: Mapping[str, ResourceSample] | None = None,
+) -> None:
+    """Checks a bridge against the contract.
+
+    Args:
+        bridge: the class.
+        options: what `setup` gets.
+        samples: command -> arguments of a call that succeeds.
+        resources: resource type -> config and inputs that succeed.
+
+    Raises:
+        AssertionError: listing every problem.
+    """
+    problems = contract_problems(bridge, options, samples=samples, resources=resources)
+    if problems:
+        raise AssertionError(f"{bridge.__qualname__} breaks the contract:\n- " + "\n- ".join(problems))
+
+
+def contract_problems(
+    bridge: type[Bridge],
+    options: dict[str, Any] | None = None,
+    *,
+    samples: Mapping[str, Sample] | None = None,
+    resources: Mapping[str, ResourceSample] | None = None,
+) -> list[str]:
+    """What `check_bridge` complains about; empty for a good bridge."""
+    problems = [*_declaration_problems(bridge), *_import_problems(bridge)]
+    harness = BridgeHarness(bridge, options)
+    try:
+        problems += _argument_problems(harness)
+        for command, arguments in (samples or {}).items():
+            problems += _sample_problems(harness, command, dict(arguments))
+        for type_name, (config, inputs) in (resources or {}).items():
+            problems += _resource_problems(harness, type_name, config, inputs)
+    finally:
+        harness.close()
+    return problems + _second_close_problems(harness)
+
+
+def _declaration_problems(bridge: type[Bridge]) -> Iterator[str]:
+    spec = compile_bridge(bridge)
+    for name, command in spec.commands.items():
+        if not command.description:
+            yield f"command {name} has no description: write a docstring"
+    for name, kind in spec.resources.items():
+        if not kind.description:
+            yield f"resource type {name} has no description: write a docstring"
+    try:
+        json.dumps(spec.describe(), allow_nan=False)
+    except (TypeError, ValueError) as exc:
+        yield f"its capabilities are not JSON: {exc}"
+
+
+def _import_problems(bridge: type[Bridge]) -> Iterator[str]:
+    """Imports the bridge in a fresh interpreter: what it loads, and whether it is as fork-safe as it says."""
+    module = sys.modules.get(bridge.__module__)
+    file = getattr(module, "__file__", None)
+    if file is None or "<locals>" in bridge.__qualname__ or bridge.__module__ == "__main__":
+        return  # written inside a test: there is no file that a worker could load
+    request = {
+        "path": sys.path,
+        "module": bridge.__module__,
+        "file": file,
+        "bridge": bridge.__qualname__,
+        "preload": bridge.zygote_safe,
+    }
+    done = subprocess.run(
+        [sys.executable, str(_PROBE), json.dumps(request)],
+        capture_output=True,
+        text=True,
+        timeout=IMPORT_TIMEOUT,
+        check=False,
+        env={**os.environ, **ONE_THREAD},
+    )
+    if done.returncode != 0:
+        yield f"a fresh interpreter can't import it: {done.stderr.strip().splitlines()[-1:]}"
+        return
+    found = json.loads(done.stdout.splitlines()[-1])
+    if found["early"]:
+        yield f"importing its module imports {', '.join(found['early'])}: import frameworks in preload or setup"
+    if found["threads"] > 1:
+        yield f"zygote_safe, but preload leaves {found['threads'] - 1} threads running"
+    if found["sockets"] > 0:
+        yield f"zygote_safe, but preload leaves {found['sockets']} sockets open"
+
+
+def _argument_problems(harness: BridgeHarness) -> Iterator[str]:
+    for name, command in harness.bridge.spec.commands.items():
+        if command.args_schema.get("additionalProperties", True) is not False:
+            continue
+        try:
+            command.validate({_STRANGE: 1})
+        except BridgeError as exc:
+            if exc.code is ErrorCode.INVALID_ARGUMENT:
+                continue
+        yield f"command {name} takes an argument that it does not know"
+
+
+def _sample_problems(harness: BridgeHarness, command: str, arguments: dict[str, Any]) -> list[str]:
+    try:
+        outcome = harness.run(command, arguments)
+    except Exception as exc:  # noqa: BLE001  # whatever a bridge's code raises is the finding
+        return [f"the sample of {command} fails: {type(exc).__name__}: {exc}"]
+    return _outcome_problems(f"command {command}", outcome)
+
+
+def _resource_problems(
+    harness: BridgeHarness, type_name: str, config: dict[str, Any], inputs: dict[str, Any]
+) -> list[str]:
+    try:
+        held = harness.create(type_name, config)
+        problems = _outcome_problems(f"resource type {type_name}", held.run(inputs))
+        if held.spec.policy == "restore":
+            problems += _restore_problems(harness, held.spec, config, inputs, held.snapshot())
+        held.close()
+    except Exception as exc:  # noqa: BLE001  # as above
+        return [f"the sample of resource type {type_name} fails: {type(exc).__name__}: {exc}"]
+    return problems
+
+
+def _restore_problems(
+    harness: BridgeHarness, spec: ResourceSpec, config: dict[str, Any], inputs: dict[str, Any], state: Any
+) -> list[str]:
+    """A snapshot must survive JSON, and the restored resource must give the same snapshot and still work."""
+    try:
+        text = json.dumps(state, sort_keys=True)
+    except (TypeError, ValueError) as exc:
+        return [f"the snapshot of resource type {spec.type} is not JSON: {exc}"]
+    restored = harness.restore(spec.type, config, json.loads(text))
+    again = json.dumps(restored.snapshot(), sort_keys=True)
+    restored.run(inputs)
+    restored.close()
+    return [] if again == text else [f"a restored {spec.type} gives another snapshot than the one it was made from"]
+
+
+def _outcome_problems(what: str, outcome: Outcome) -> list[str]:
+    problems = []
+    for part, value in (("result", outcome.result), *(("chunk", chunk) for chunk in outcome.chunks)):
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError, RecursionError) as exc:
+            problems.append(f"a {part} of {what} is not JSON: {exc}")
+    return problems
+
+
+def _second_close_problems(harness: BridgeHarness) -> list[str]:
+    try:
+        harness.close()
+    except Exception as exc:  # noqa: BLE001  # as above
+        return [f"a second close fails: {type(exc).__name__}: {exc}"]
+    return []
