@@ -118,7 +118,7 @@ class EventLoop:
         task.cancel()
         try:
             loop.run_until_complete(asyncio.wait({task}, timeout=0.1))
-        except BaseException:  # noqa: S110  # a second interrupt while cleaning up; the first is already on its way
+        except BaseException:  # noqa: BLE001, S110  # a second interrupt while cleaning up; the first is already on its way
             pass
 
 

@@ -27,7 +27,7 @@ def describe(error: BaseException, bridge: Bridge | None, framework: str | None)
     """Say what went wrong. Asks the bridge to translate; never raises."""
     try:
         return _describe(error, bridge, framework)
-    except Exception as failure:  # a border: describing an error must not lose it
+    except Exception as failure:  # noqa: BLE001  # a border: describing an error must not lose it
         text = f"{type(error).__qualname__} (and describing it failed with {type(failure).__qualname__})"
         return ErrorInfo(ErrorCode.HANDLER_ERROR, text, framework=framework, type=type(error).__qualname__)
 

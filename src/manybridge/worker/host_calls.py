@@ -83,7 +83,11 @@ class HostCalls:
 
         loop = asyncio.get_running_loop()
         arrived = asyncio.Event()
-        waiting = _Waiting(call, lambda: loop.call_soon_threadsafe(arrived.set) and None)
+
+        def deliver() -> None:
+            loop.call_soon_threadsafe(arrived.set)
+
+        waiting = _Waiting(call, deliver)
         call_id = self._begin(waiting, tool, args, timeout)
         self._attend()
 

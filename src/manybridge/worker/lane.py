@@ -24,7 +24,7 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
 TAKEOVER_SECONDS: Final = 0.005
 """User code that runs longer than this gets a reader beside it. Python hands the interpreter over every 5 ms, so a
@@ -84,7 +84,7 @@ class Lane:
         """Wait for input and receive it. For the main thread while it runs no user code. False at the end."""
         return self._read()
 
-    def __enter__(self) -> Lane:
+    def __enter__(self) -> Self:
         """Begin a busy section: the main thread runs user code and can't read."""
         self._section += 1
         self._busy = True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from enum import StrEnum
 from time import monotonic
 from typing import Any
@@ -35,7 +34,7 @@ class Loader:
     def __init__(
         self, reference: str, options: dict[str, Any], info: WorkerInfo, bridge_class: type[Bridge] | None = None
     ) -> None:
-        self._reference = reference
+        self.reference = reference
         self._options = options
         self._info = info
         self.bridge_class = bridge_class
@@ -47,11 +46,11 @@ class Loader:
 
     def find_class(self) -> None:
         """Import the bridge's own module if that costs nothing; a failure shows up in `load`."""
-        if self.bridge_class is None and self._reference.isidentifier():
+        if self.bridge_class is None and self.reference.isidentifier():
             try:
-                self.bridge_class = load_bridge(self._reference)
+                self.bridge_class = load_bridge(self.reference)
                 self.bridge = self._instance()
-            except BaseException as error:  # kept: the first call gets it as its answer
+            except BaseException as error:  # noqa: BLE001  # kept: the first call gets it as its answer
                 self._fail(error)
 
     def load(self) -> None:
@@ -62,13 +61,13 @@ class Loader:
         begun = monotonic()
         try:
             if self.bridge_class is None:
-                self.bridge_class = load_bridge(self._reference)
+                self.bridge_class = load_bridge(self.reference)
             bridge = self.bridge or self._instance()
             self.bridge = bridge
             check_modules(self.bridge_class)
             self.bridge_class.preload()
             bridge.setup(self._options)
-        except BaseException as error:  # SystemExit from a framework's import included
+        except BaseException as error:  # noqa: BLE001  # SystemExit from a framework's import included
             self._fail(error)
         else:
             self.state = LoadState.READY
@@ -82,7 +81,7 @@ class Loader:
         kind = type(error).__qualname__
         failure = BridgeError(
             ErrorCode.SETUP_FAILED,
-            f"The bridge {self._reference!r} could not be set up: {kind}: {error}",
+            f"The bridge {self.reference!r} could not be set up: {kind}: {error}",
             type=kind,
         )
         failure.__cause__ = error
@@ -99,15 +98,15 @@ class Loader:
         self.state = LoadState.FAILED
 
 
-def check_modules(bridge_class: type[Bridge], find: Callable[[str], object] | None = None) -> None:
+def check_modules(bridge_class: type[Bridge]) -> None:
     """Look for the bridge's framework without importing it.
 
     Raises:
         BridgeError: `missing_package`, with the command that installs it.
     """
-    if find is None:
-        from importlib.util import find_spec as find
-    missing = [name for name in bridge_class.required_modules if name not in sys.modules and find(name) is None]
+    from importlib.util import find_spec
+
+    missing = [name for name in bridge_class.required_modules if name not in sys.modules and find_spec(name) is None]
     if not missing:
         return
     packages = [_PACKAGE_OF_MODULE.get(name, name) for name in missing]

@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
     try:
         options = bridge_options(arguments)
     except ValueError as error:
-        print(f"manybridge worker: error: --options: {error}", file=sys.stderr)
+        sys.stderr.write(f"manybridge worker: error: --options: {error}\n")
         return 2
     parent = os.getppid()
     if arguments.zygote:

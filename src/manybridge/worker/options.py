@@ -48,5 +48,5 @@ def bridge_options(arguments: argparse.Namespace) -> dict[str, Any]:
             text = stream.read()
     options = json.loads(text) if text else {}
     if not isinstance(options, dict):
-        raise ValueError("the bridge's options must be a JSON object")
+        raise ValueError("the bridge's options must be a JSON object")  # noqa: TRY004  # one class for main to catch
     return options

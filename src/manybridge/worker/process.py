@@ -1,4 +1,4 @@
-"""What a worker owes the operating system: to die with its parent, to take its children along, to say why it crashed."""
+"""What a worker owes the system: to die with its parent, to take its children along, to say why it crashed."""
 
 from __future__ import annotations
 

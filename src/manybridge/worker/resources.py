@@ -11,8 +11,7 @@ from collections.abc import Callable
 from time import time
 from typing import Any
 
-from manybridge.bridge import Bridge, BridgeError
-from manybridge.bridge.declarations import CommandSpec, ResourceSpec
+from manybridge.bridge import Bridge, BridgeError, CommandSpec, ResourceSpec
 from manybridge.protocol.errors import ErrorCode
 
 
@@ -36,8 +35,10 @@ Invoke = Callable[[CommandSpec, dict[str, Any], Any], Any]
 
 
 class ResourceTable:
-    """Owner of the resources of one worker. Not locked: the executor serves resource commands one at a time, and a
-    concurrent bridge's commands only touch entries by id.
+    """Owner of the resources of one worker.
+
+    Not locked: the executor serves resource commands one at a time, and a concurrent bridge's commands only touch
+    entries by id.
 
     Args:
         bridge: whose types these are.
@@ -60,7 +61,7 @@ class ResourceTable:
         """
         spec = self._spec(_text(args, "type"))
         config = _object(args, "config")
-        id = _text(args, "id") if args.get("id") is not None else f"{spec.name}-{secrets.token_hex(8)}"
+        id = _text(args, "id") if args.get("id") is not None else f"{spec.type}-{secrets.token_hex(8)}"
         if id in self._held:
             raise BridgeError(ErrorCode.RESOURCE_EXISTS, f"A resource {id!r} exists already.", details={"id": id})
         instance = spec.new(self._bridge, id, session_id)
@@ -91,7 +92,7 @@ class ResourceTable:
         visible = [
             self._describe(held)
             for held in list(self._held.values())
-            if held.session_id in (None, session_id) and kind in (None, held.spec.name)
+            if held.session_id in (None, session_id) and kind in (None, held.spec.type)
         ]
         return {"resources": visible, "total_count": len(visible)}
 
@@ -110,7 +111,7 @@ class ResourceTable:
         """
         held = self.get(args, session_id)
         if held.spec.policy != "restore":
-            raise BridgeError(ErrorCode.NOT_SUPPORTED, f"Resources of type {held.spec.name!r} have no snapshot.")
+            raise BridgeError(ErrorCode.NOT_SUPPORTED, f"Resources of type {held.spec.type!r} have no snapshot.")
         return {"id": held.id, "state": held.instance.snapshot()}
 
     def clean_up(self, session_id: str | None) -> int:
@@ -148,7 +149,7 @@ class ResourceTable:
     def _describe(self, held: HeldResource) -> dict[str, Any]:
         return {
             "id": held.id,
-            "type": held.spec.name,
+            "type": held.spec.type,
             "bridge": self._bridge_name,
             "session": held.session_id,
             "created_at": held.created_at,

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import os
 import select
 import signal
+import sys
 import threading
 from collections import deque
 from time import monotonic, time
 from types import FrameType
 from typing import Any, Final
 
-from manybridge.bridge import Bridge, BridgeError, Cancelled, WorkerInfo
-from manybridge.bridge.declarations import CommandSpec
-from manybridge.protocol.commands import COMMON, COMMON_COMMANDS
+from manybridge.bridge import Bridge, Cancelled, WorkerInfo
 from manybridge.protocol.connection import WorkerConnection
 from manybridge.protocol.errors import ErrorCode
 from manybridge.protocol.messages import ErrorInfo, Malformed, MessageId, Request
 from manybridge.worker.calls import Stage, WorkerCall
+from manybridge.worker.commands import CommandRunner, common_operation
 from manybridge.worker.control import ControlCommands
-from manybridge.worker.executor import EventLoop, ThreadPool, adrain, drain
+from manybridge.worker.executor import ThreadPool
 from manybridge.worker.failures import describe
 from manybridge.worker.host_calls import HostCalls
 from manybridge.worker.interrupt import Interrupter
@@ -28,7 +27,6 @@ from manybridge.worker.lane import Lane
 from manybridge.worker.loader import Loader, LoadState
 from manybridge.worker.outbox import Outbox
 from manybridge.worker.process import die_with_parent, enable_crash_reports, exit_now, lead_own_group
-from manybridge.worker.resources import ResourceTable
 from manybridge.worker.stdio import ProtocolDescriptors
 from manybridge.worker.stopping import StopLadder
 from manybridge.worker.version1 import Version1, error_text
@@ -89,9 +87,7 @@ class Runtime:
         self._load_requested = False
         self._terminating = False
         self._last_duration = 1.0
-        self._resources: ResourceTable | None = None
         self._threads: ThreadPool | None = None
-        self._events = EventLoop()
         dspex = self.loader.bridge_class is not None and self.loader.bridge_class.dialect == "dspex"
         self.connection = WorkerConnection(arguments.max_frame_bytes, lenient=dspex)
         self._interrupter = Interrupter()
@@ -113,6 +109,7 @@ class Runtime:
             give_up=None if arguments.mode == "host" else self._give_up,
         )
         self._control = ControlCommands(self)
+        self.runner = CommandRunner(self.loader, arguments.name, self._control.find)
         self._version1 = Version1(self) if dspex else None
 
     # ------------------------------------------------------------------ life
@@ -169,11 +166,10 @@ class Runtime:
             timer.daemon = True
             timer.start()
             try:
-                if self._resources is not None:
-                    self._resources.clean_up(None)
+                self.runner.close_resources()
                 bridge.close()
-            except BaseException as error:  # the last thing that this process does must not fail it
-                print(f"closing the bridge failed: {type(error).__qualname__}", flush=True)
+            except BaseException as error:  # noqa: BLE001  # the last thing that this process does must not fail it
+                sys.stderr.write(f"closing the bridge failed: {type(error).__qualname__}\n")
         exit_now(0)
 
     def _on_terminate(self, _number: int, _frame: FrameType | None) -> None:
@@ -199,17 +195,6 @@ class Runtime:
 
     # ------------------------------------------------------------------ what control commands ask
 
-    @property
-    def framework(self) -> str:
-        """Name of the framework; the bridge's reference while its class is not imported."""
-        found = self.loader.bridge_class
-        return found.name if found is not None else str(self._arguments.bridge)
-
-    @property
-    def bridge_name(self) -> str:
-        """The name that the bridge is registered under."""
-        return str(self._arguments.name or self.framework)
-
     def running_calls(self) -> list[WorkerCall]:
         """The calls whose code runs now, oldest first."""
         return [call for call in list(self._open.values()) if call.stage is Stage.RUNNING]
@@ -218,15 +203,11 @@ class Runtime:
         """How many calls wait."""
         return len(self._queue)
 
-    def resource_count(self) -> int:
-        """How many resources this worker holds."""
-        return 0 if self._resources is None else len(self._resources)
-
     def bridge_facts(self, method: str) -> dict[str, Any]:
         """What the bridge adds to ping or stats; a bridge that fails there does not fail the ping."""
         try:
             return dict(getattr(self.loader.bridge, method)()) if self.loader.bridge is not None else {}
-        except Exception as error:  # a border: user code
+        except Exception as error:  # noqa: BLE001  # a border: user code
             return {f"{method}_error": type(error).__qualname__}
 
     def cancel(self, id: Any) -> bool:
@@ -276,14 +257,14 @@ class Runtime:
         self._enqueue(call)
 
     def _answered_at_once(self, call: WorkerCall) -> bool:
-        handler = self._control.find(self._common_operation(call.request) or "")
+        handler = self._control.find(common_operation(call.request.command) or "")
         if handler is None:
             return False
         call.claim(Stage.RUNNING)
         self.counters.calls += 1
         try:
             result = handler(call.request)
-        except BaseException as error:  # a border: the reader must survive whatever a control command meets
+        except BaseException as error:  # noqa: BLE001  # a border: the reader must survive whatever a control command meets
             self._fail(call, error)
         else:
             self._outbox.send_result(call.request.id, result)
@@ -359,93 +340,9 @@ class Runtime:
         if self._version1 is not None and self._is_version1(call.request):
             self.counters.deprecated += 1
             return self._version1.perform(call)
-        return self._run(call, call.request.command, call.request.args)
-
-    def _run(self, call: WorkerCall, command: str, args: dict[str, Any]) -> Any:
-        namespace, colon, operation = command.partition(":")
-        if not colon:
+        if ":" not in call.request.command:
             self.counters.deprecated += 1
-            namespace, operation = ("common" if command in COMMON_COMMANDS else self.framework), command
-        if namespace == COMMON and operation in COMMON_COMMANDS:
-            return self._run_common(call, operation, args)
-        if self.loader.state is not LoadState.READY:
-            raise self.loader.failure()
-        assert self.loader.bridge is not None
-        spec = self.loader.bridge.spec.commands.get(operation)
-        if spec is None or namespace not in (self.framework, self.bridge_name):
-            raise self._unknown_command(command)
-        return self._invoke(call, spec, args)
-
-    def _run_common(self, call: WorkerCall, operation: str, args: dict[str, Any]) -> Any:
-        at_once = self._control.find(operation)
-        if at_once is not None:  # inside a batch
-            return at_once(call.request._replace(args=args))
-        if operation == "capabilities":
-            return self._capabilities()
-        if self.loader.state is not LoadState.READY:
-            raise self.loader.failure()
-        if operation == "warm_up":
-            return {"state": self.loader.state.value, "load_seconds": self.loader.load_seconds}
-        if operation == "batch":
-            return {"results": [self._run_batched(call, item) for item in _batch_items(args)]}
-        if operation == "cleanup":
-            return self._clean_up(args)
-        return self._run_resource(call, operation, args)
-
-    def _run_resource(self, call: WorkerCall, operation: str, args: dict[str, Any]) -> Any:
-        table, session = self._table(), call.request.session_id
-        if operation in ("create_resource", "execute_resource"):
-            method = table.create if operation == "create_resource" else table.execute
-            return method(args, session, lambda spec, given, instance: self._invoke(call, spec, given, instance))
-        handler = {
-            "get_resource": table.describe,
-            "list_resources": table.list,
-            "delete_resource": table.delete,
-            "snapshot_resource": table.snapshot,
-        }[operation]
-        return handler(args, session)
-
-    def _run_batched(self, call: WorkerCall, item: dict[str, Any]) -> dict[str, Any]:
-        if call.cancelled:
-            raise Cancelled(call.stop_reason or "cancelled")
-        try:
-            return {"success": True, "result": self._run(call, item["command"], item.get("args", {}))}
-        except Exception as error:  # one item's failure is its own; Cancelled ends the whole batch
-            info = describe(error, self.loader.bridge, self.framework)
-            return {"success": False, "error": info.message, "error_info": info.to_object()}
-
-    def _invoke(self, call: WorkerCall, spec: CommandSpec, args: dict[str, Any], instance: Any = None) -> Any:
-        keywords = spec.validate(args)
-        if spec.wants_context is not None:
-            keywords[spec.wants_context] = call.context()
-        outcome = spec.function(**keywords) if instance is None else spec.function(instance, **keywords)
-        if spec.kind == "function":
-            return outcome
-        if spec.kind == "generator":
-            return drain(call, outcome)
-        work = outcome if spec.kind == "coroutine" else adrain(call, outcome)
-        if threading.current_thread() is threading.main_thread():
-            return self._events.run(call, work)
-        return self._events.run_elsewhere(call, work)
-
-    def _capabilities(self) -> dict[str, Any]:
-        bridge = self.loader.bridge
-        if bridge is None:
-            raise self.loader.failure()
-        described: dict[str, Any] = bridge.spec.describe()
-        return described
-
-    def _clean_up(self, args: dict[str, Any]) -> dict[str, Any]:
-        assert self.loader.bridge is not None
-        session = args.get("session_id")
-        removed = self._table().clean_up(session)
-        return {"status": "cleaned", "resources_removed": removed, **self.loader.bridge.cleanup(session)}
-
-    def _table(self) -> ResourceTable:
-        if self._resources is None:
-            assert self.loader.bridge is not None
-            self._resources = ResourceTable(self.loader.bridge, self.bridge_name)
-        return self._resources
+        return self.runner.run(call, call.request.command, call.request.args)
 
     # ------------------------------------------------------------------ endings
 
@@ -454,7 +351,7 @@ class Runtime:
         if self._version1 is not None and self._is_version1(call.request) and not call.extended:
             info = ErrorInfo(ErrorCode.HANDLER_ERROR, error_text(error))
         else:
-            info = describe(error, self.loader.bridge, self.framework)
+            info = describe(error, self.loader.bridge, self.runner.framework)
         if isinstance(error, Cancelled):
             info = _stopped("cancelled", "cooperative", None)
         self._outbox.send_error(call.request.id, info, extended=call.extended)
@@ -464,7 +361,7 @@ class Runtime:
         self._forget(call)
         self.counters.errors += 1
         info = _stopped(call.stop_reason or "cancelled", stopped_by or call.stopped_by, partial)
-        self._outbox.send_error(call.request.id, info._replace(framework=self.framework), extended=call.extended)
+        self._outbox.send_error(call.request.id, info._replace(framework=self.runner.framework), extended=call.extended)
 
     def _stopped_in_queue(self, call: WorkerCall) -> None:
         self._finish_stopped(call, None)
@@ -492,23 +389,6 @@ class Runtime:
     def _is_version1(self, request: Request) -> bool:
         return self._version1 is not None and not (type(request.command) is str and ":" in request.command)
 
-    def _common_operation(self, request: Request) -> str | None:
-        namespace, colon, operation = request.command.partition(":")
-        if not colon:
-            return request.command
-        return operation if namespace == COMMON else None
-
-    def _unknown_command(self, command: str) -> BridgeError:
-        from difflib import get_close_matches
-
-        bridge = self.loader.bridge
-        own = [] if bridge is None else [f"{self.bridge_name}:{name}" for name in bridge.spec.commands]
-        known = sorted(own) + [f"{COMMON}:{name}" for name in COMMON_COMMANDS]
-        close = get_close_matches(command, known, n=3)
-        return BridgeError(
-            ErrorCode.UNKNOWN_COMMAND, f"Unknown command: {command}", details={"close_matches": close, "known": known}
-        )
-
     def _concurrency(self) -> int:
         asked = self._arguments.max_concurrency
         found = self.loader.bridge_class
@@ -522,15 +402,3 @@ def _stopped(reason: str, stopped_by: str, partial: Any) -> ErrorInfo:
     if partial is not None:
         details["partial_result"] = partial
     return ErrorInfo.of(code, f"{text}; it was stopped by: {stopped_by}.", **details)
-
-
-def _batch_items(args: dict[str, Any]) -> list[dict[str, Any]]:
-    calls = args.get("calls")
-    if not isinstance(calls, list):
-        raise BridgeError(ErrorCode.INVALID_ARGUMENT, "calls: expected an array of {command, args}")
-    for index, item in enumerate(calls):
-        if not isinstance(item, dict) or not isinstance(item.get("command"), str):
-            raise BridgeError(ErrorCode.INVALID_ARGUMENT, f"calls[{index}]: expected an object with a command")
-        if not isinstance(item.get("args", {}), dict) or item["command"] == f"{COMMON}:batch":
-            raise BridgeError(ErrorCode.INVALID_ARGUMENT, f"calls[{index}]: args must be an object, and no batch")
-    return calls

@@ -32,10 +32,17 @@ def take_stdio() -> ProtocolDescriptors:
     if _same_file(2, descriptors.output) or not _is_open(2):
         os.dup2(null, 2)
     os.close(null)
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None and hasattr(stream, "reconfigure"):
-            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    renew_text_streams()
     return descriptors
+
+
+def renew_text_streams() -> None:
+    """Give `print` new streams on 1 and 2. The old ones remember what kind of file lay there, and seek in a pipe."""
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        # They live as long as the process.
+        stream = open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
 def _log_descriptor(output: int, null: int) -> int:

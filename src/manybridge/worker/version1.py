@@ -28,9 +28,7 @@ class Version1:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._context = V1Context(
-            mode=runtime.info.mode, worker_id=runtime.info.id, started_at=runtime.info.started_at
-        )
+        self._context = V1Context(mode=runtime.info.mode, worker_id=runtime.info.id, started_at=runtime.info.started_at)
 
     def may_answer_now(self, command: Any) -> bool:
         """Whether a command need not wait for the import that keeps the main thread busy."""

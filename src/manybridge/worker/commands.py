@@ -1,0 +1,182 @@
+"""Finding the code behind a command and running it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from manybridge.bridge import BridgeError, Cancelled, CommandSpec
+from manybridge.protocol.commands import COMMON, COMMON_COMMANDS
+from manybridge.protocol.errors import ErrorCode
+from manybridge.protocol.messages import Request
+from manybridge.worker.calls import WorkerCall
+from manybridge.worker.executor import EventLoop, adrain, drain
+from manybridge.worker.failures import describe
+from manybridge.worker.loader import Loader, LoadState
+from manybridge.worker.resources import ResourceTable
+
+
+def common_operation(command: str) -> str | None:
+    """The operation of a `common:*` command, also where a version 1 client left the namespace out; else None."""
+    namespace, colon, operation = command.partition(":")
+    if colon and namespace != COMMON:
+        return None
+    name = operation if colon else command
+    return name if name in COMMON_COMMANDS else None
+
+
+class CommandRunner:
+    """Runs one command at a time on the calling thread. Owner of the worker's resources and of its event loop.
+
+    Args:
+        loader: has the bridge, or the reason why there is none.
+        registered_name: the name that the bridge is registered under, or None for its own.
+        find_control: finds the handler of a command that is otherwise answered at once, for use inside a batch.
+    """
+
+    def __init__(
+        self,
+        loader: Loader,
+        registered_name: str | None,
+        find_control: Callable[[str], Callable[[Request], Any] | None],
+    ) -> None:
+        self._loader = loader
+        self._registered_name = registered_name
+        self._find_control = find_control
+        self._resources: ResourceTable | None = None
+        self._events = EventLoop()
+
+    @property
+    def framework(self) -> str:
+        """Name of the framework; the bridge's reference while its class is not imported."""
+        found = self._loader.bridge_class
+        return found.name if found is not None else self._loader.reference
+
+    @property
+    def bridge_name(self) -> str:
+        """The name that the bridge is registered under."""
+        return self._registered_name or self.framework
+
+    @property
+    def resource_count(self) -> int:
+        """How many resources this worker holds."""
+        return 0 if self._resources is None else len(self._resources)
+
+    def close_resources(self) -> None:
+        """Delete every resource."""
+        if self._resources is not None:
+            self._resources.clean_up(None)
+
+    def run(self, call: WorkerCall, command: str, args: dict[str, Any]) -> Any:
+        """Run a command on behalf of a call.
+
+        Raises:
+            BridgeError: `unknown_command`, `invalid_argument`, or why the bridge can't serve.
+            BaseException: whatever its handler raised.
+        """
+        common = common_operation(command)
+        if common is not None:
+            return self._run_common(call, common, args)
+        namespace, _, operation = command.rpartition(":")
+        if self._loader.state is not LoadState.READY:
+            raise self._loader.failure()
+        assert self._loader.bridge is not None
+        spec = self._loader.bridge.spec.commands.get(operation)
+        if spec is None or namespace not in ("", self.framework, self.bridge_name):
+            raise self._unknown_command(command)
+        return self._invoke(call, spec, args)
+
+    def _run_common(self, call: WorkerCall, operation: str, args: dict[str, Any]) -> Any:
+        at_once = self._find_control(operation)
+        if at_once is not None:  # inside a batch
+            return at_once(call.request._replace(args=args))
+        if operation == "capabilities":
+            return self._capabilities()
+        if self._loader.state is not LoadState.READY:
+            raise self._loader.failure()
+        if operation == "warm_up":
+            return {"state": self._loader.state.value, "load_seconds": self._loader.load_seconds}
+        if operation == "batch":
+            return {"results": [self._run_batched(call, item) for item in _batch_items(args)]}
+        if operation == "cleanup":
+            return self._clean_up(args)
+        return self._run_resource(call, operation, args)
+
+    def _run_resource(self, call: WorkerCall, operation: str, args: dict[str, Any]) -> Any:
+        table, session = self._table(), call.request.session_id
+        if operation in ("create_resource", "execute_resource"):
+            method = table.create if operation == "create_resource" else table.execute
+            return method(args, session, lambda spec, given, instance: self._invoke(call, spec, given, instance))
+        handler = {
+            "get_resource": table.describe,
+            "list_resources": table.list,
+            "delete_resource": table.delete,
+            "snapshot_resource": table.snapshot,
+        }[operation]
+        return handler(args, session)
+
+    def _run_batched(self, call: WorkerCall, item: dict[str, Any]) -> dict[str, Any]:
+        if call.cancelled:
+            raise Cancelled(call.stop_reason or "cancelled")
+        try:
+            return {"success": True, "result": self.run(call, item["command"], item.get("args", {}))}
+        except Exception as error:  # noqa: BLE001  # one item's failure is its own; Cancelled ends the whole batch
+            info = describe(error, self._loader.bridge, self.framework)
+            return {"success": False, "error": info.message, "error_info": info.to_object()}
+
+    def _invoke(self, call: WorkerCall, spec: CommandSpec, args: dict[str, Any], instance: Any = None) -> Any:
+        keywords = spec.validate(args)
+        if spec.wants_context is not None:
+            keywords[spec.wants_context] = call.context()
+        outcome = spec.function(**keywords) if instance is None else spec.function(instance, **keywords)
+        if spec.kind == "function":
+            return outcome
+        if spec.kind == "generator":
+            return drain(call, outcome)
+        work = outcome if spec.kind == "coroutine" else adrain(call, outcome)
+        if threading.current_thread() is threading.main_thread():
+            return self._events.run(call, work)
+        return self._events.run_elsewhere(call, work)
+
+    def _capabilities(self) -> dict[str, Any]:
+        bridge = self._loader.bridge
+        if bridge is None:
+            raise self._loader.failure()
+        described: dict[str, Any] = bridge.spec.describe()
+        return described
+
+    def _clean_up(self, args: dict[str, Any]) -> dict[str, Any]:
+        assert self._loader.bridge is not None
+        session = args.get("session_id")
+        removed = self._table().clean_up(session)
+        return {"status": "cleaned", "resources_removed": removed, **self._loader.bridge.cleanup(session)}
+
+    def _table(self) -> ResourceTable:
+        if self._resources is None:
+            assert self._loader.bridge is not None
+            self._resources = ResourceTable(self._loader.bridge, self.bridge_name)
+        return self._resources
+
+    def _unknown_command(self, command: str) -> BridgeError:
+        from difflib import get_close_matches
+
+        bridge = self._loader.bridge
+        own = [] if bridge is None else [f"{self.bridge_name}:{name}" for name in bridge.spec.commands]
+        known = sorted(own) + [f"{COMMON}:{name}" for name in COMMON_COMMANDS]
+        close = get_close_matches(command, known, n=3)
+        return BridgeError(
+            ErrorCode.UNKNOWN_COMMAND, f"Unknown command: {command}", details={"close_matches": close, "known": known}
+        )
+
+
+def _batch_items(args: dict[str, Any]) -> list[dict[str, Any]]:
+    calls = args.get("calls")
+    if not isinstance(calls, list):
+        raise BridgeError(ErrorCode.INVALID_ARGUMENT, "calls: expected an array of {command, args}")
+    for index, item in enumerate(calls):
+        if not isinstance(item, dict) or not isinstance(item.get("command"), str):
+            raise BridgeError(ErrorCode.INVALID_ARGUMENT, f"calls[{index}]: expected an object with a command")
+        if not isinstance(item.get("args", {}), dict) or item["command"] == f"{COMMON}:batch":
+            raise BridgeError(ErrorCode.INVALID_ARGUMENT, f"calls[{index}]: args must be an object, and no batch")
+    return calls
