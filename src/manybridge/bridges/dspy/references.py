@@ -1,0 +1,66 @@
+"""Python code that a caller names as `package.module:attribute`: metrics, tools, whole programs.
+
+Naming code runs code, so only modules that the bridge's configuration lists can be named.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from manybridge.bridge import BridgeError
+from manybridge.protocol.errors import ErrorCode
+
+
+class References:
+    """Loads named code from allowed modules.
+
+    Args:
+        allowed: module names; `"team"` allows `team` and everything below it.
+        search_path: folders that are looked in first, absolute or relative to the working folder.
+    """
+
+    def __init__(self, allowed: Iterable[str] = (), search_path: Iterable[str] = ()) -> None:
+        self.allowed = tuple(allowed)
+        for folder in search_path:
+            resolved = str(Path(folder).resolve())
+            if resolved not in sys.path:
+                sys.path.insert(0, resolved)
+
+    def load(self, reference: str, argument: str) -> Any:
+        """Return what `reference` names; `argument` is the caller's argument, for the errors.
+
+        Raises:
+            BridgeError: `permission_denied` for a module that is not allowed, `invalid_argument` where nothing of
+                that name is found.
+        """
+        module_name, separator, attribute = reference.partition(":")
+        if not separator or not module_name or not attribute:
+            raise _invalid(argument, f"expected 'package.module:attribute', found {reference!r}")
+        self._check_allowed(module_name, argument)
+        try:
+            found: Any = importlib.import_module(module_name)
+        except ImportError as error:
+            raise _invalid(argument, f"module {module_name!r} could not be imported: {error}") from error
+        for part in attribute.split("."):
+            if not hasattr(found, part):
+                raise _invalid(argument, f"{module_name!r} has no {attribute!r}")
+            found = getattr(found, part)
+        return found
+
+    def _check_allowed(self, module_name: str, argument: str) -> None:
+        if any(module_name == name or module_name.startswith(name + ".") for name in self.allowed):
+            return
+        raise BridgeError(
+            ErrorCode.PERMISSION_DENIED,
+            f"{argument}: module {module_name!r} is not one that callers may name. Add it to the option allow_modules "
+            f"of this bridge; allowed now: {', '.join(self.allowed) or 'none'}.",
+            details={"module": module_name, "allowed": list(self.allowed)},
+        )
+
+
+def _invalid(argument: str, message: str) -> BridgeError:
+    return BridgeError(ErrorCode.INVALID_ARGUMENT, f"{argument}: {message}", details={"argument": argument})

@@ -1,0 +1,186 @@
+"""Signatures from JSON: a string as DSPy takes it, or an object with typed fields.
+
+    {"name": "Triage", "instructions": "...",
+     "inputs":  [{"name": "text", "type": "str", "description": "..."}],
+     "outputs": [{"name": "label", "enum": ["bug", "idea"]}, {"name": "tags", "type": "list[str]"}]}
+
+A field's type is a Python annotation in words (`str`, `list[int]`, `dict[str, float]`, `Literal["a", "b"]`,
+`str | None`, `image`, `history`), or a JSON Schema: `enum`, `items`, `properties`. Nothing is evaluated: the
+annotation is parsed, and only the names below mean something.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from typing import Any, Final, Literal, Optional, Union
+
+from manybridge.bridge import BridgeError
+from manybridge.protocol.errors import ErrorCode
+
+_PLAIN_TYPES: Final[dict[str, Any]] = {
+    "str": str, "string": str, "text": str,
+    "int": int, "integer": int,
+    "float": float, "number": float,
+    "bool": bool, "boolean": bool,
+    "list": list, "array": list,
+    "dict": dict, "object": dict,
+    "any": Any, "Any": Any,
+    "None": None, "null": None,
+}  # fmt: skip
+_DSPY_TYPES: Final = {"image": "Image", "audio": "Audio", "file": "File", "history": "History", "code": "Code"}
+_FIELD_KEYS: Final = frozenset({"name", "type", "description", "desc", "enum", "items", "properties", "required"})
+_SIGNATURE_KEYS: Final = frozenset({"name", "description", "instructions", "inputs", "outputs"})
+
+
+def make_signature(dspy: Any, signature: str | Mapping[str, Any], instructions: str | None = None) -> Any:
+    """Make a DSPy signature class.
+
+    Args:
+        instructions: takes the place of the signature's own.
+
+    Raises:
+        BridgeError: `invalid_argument`, naming the field and what was expected.
+    """
+    if isinstance(signature, str):
+        return _from_string(dspy, signature, instructions)
+    unknown = sorted(set(signature) - _SIGNATURE_KEYS)
+    if unknown:
+        raise _invalid("signature", f"unknown key {unknown[0]!r}; known: {', '.join(sorted(_SIGNATURE_KEYS))}")
+    fields: dict[str, Any] = {}
+    for kind, make_field in (("inputs", dspy.InputField), ("outputs", dspy.OutputField)):
+        _add_fields(dspy, fields, kind, signature.get(kind), make_field)
+    text = instructions or signature.get("instructions") or signature.get("description")
+    try:
+        return dspy.make_signature(fields, instructions=text, signature_name=signature.get("name") or "Signature")
+    except (ValueError, TypeError) as error:
+        raise _invalid("signature", str(error)) from error
+
+
+def _from_string(dspy: Any, signature: str, instructions: str | None) -> Any:
+    if "->" not in signature:
+        raise _invalid("signature", "expected 'inputs -> outputs', for example 'question -> answer'")
+    try:
+        made = dspy.make_signature(signature, instructions)
+    except (ValueError, TypeError, SyntaxError) as error:
+        raise _invalid("signature", str(error)) from error
+    if not made.input_fields or not made.output_fields:
+        raise _invalid("signature", "expected at least one input and one output")
+    return made
+
+
+def _add_fields(dspy: Any, fields: dict[str, Any], kind: str, described: Any, make_field: Any) -> None:
+    if not isinstance(described, list) or not described:
+        raise _invalid(f"signature.{kind}", "expected a list of at least one field")
+    for position, one in enumerate(described):
+        where = f"signature.{kind}[{position}]"
+        field = {"name": one} if isinstance(one, str) else one
+        if not isinstance(field, Mapping) or not isinstance(field.get("name"), str):
+            raise _invalid(where, "expected an object with a name")
+        name = field["name"]
+        if not name.isidentifier() or name in fields:
+            raise _invalid(f"{where}.name", "expected a Python identifier that no other field has")
+        unknown = sorted(set(field) - _FIELD_KEYS)
+        if unknown:
+            raise _invalid(where, f"unknown key {unknown[0]!r}; known: {', '.join(sorted(_FIELD_KEYS))}")
+        description = field.get("description") or field.get("desc")
+        fields[name] = (make_type(dspy, field, where), make_field(desc=description) if description else make_field())
+
+
+def make_type(dspy: Any, described: Mapping[str, Any], where: str) -> Any:
+    """Make the Python type of a field or of a part of it."""
+    if "enum" in described:
+        choices = described["enum"]
+        if not isinstance(choices, list) or not choices or not all(isinstance(c, str | int) for c in choices):
+            raise _invalid(f"{where}.enum", "expected a list of strings or integers")
+        return Literal[tuple(choices)]
+    if "properties" in described:
+        return _make_model(dspy, described, where)
+    if "items" in described:
+        return list[make_type(dspy, _described(described["items"]), f"{where}.items")]  # type: ignore[misc]  # built at run time
+    kind = described.get("type", "str")
+    if isinstance(kind, list):  # JSON Schema's way to say "or null"
+        return Union[tuple(parse_type(dspy, str(one), f"{where}.type") for one in kind)]  # noqa: UP007  # of a list
+    return parse_type(dspy, str(kind), f"{where}.type")
+
+
+def _described(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {"type": value}
+
+
+def _make_model(dspy: Any, described: Mapping[str, Any], where: str) -> Any:
+    """A structured value: DSPy shows the model its JSON schema and reads the answer into this class."""
+    import pydantic
+
+    required = described.get("required", list(described["properties"]))
+    fields: dict[str, Any] = {}
+    for name, part in described["properties"].items():
+        part_type = make_type(dspy, _described(part), f"{where}.properties.{name}")
+        fields[name] = (part_type, ...) if name in required else (Optional[part_type], None)  # noqa: UP045  # of a value
+    return pydantic.create_model(str(described.get("name", "Object")).title(), **fields)
+
+
+def parse_type(dspy: Any, text: str, where: str) -> Any:
+    """Read an annotation without evaluating it."""
+    try:
+        return _build(dspy, ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, _UnknownTypeError) as error:
+        known = ", ".join([*list(_PLAIN_TYPES)[:12], "list[...]", "dict[str, ...]", "Literal[...]", *_DSPY_TYPES])
+        raise _invalid(where, f"{text!r} is not a type that is known here; known: {known}") from error
+
+
+class _UnknownTypeError(Exception):
+    """A part of an annotation that means nothing here."""
+
+
+def _build(dspy: Any, node: ast.expr) -> Any:
+    if isinstance(node, ast.Constant) and node.value is None:
+        return None
+    if isinstance(node, ast.Name):
+        return _named(dspy, node.id)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        return Union[_build(dspy, node.left), _build(dspy, node.right)]  # noqa: UP007  # None has no |
+    if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
+        parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+        return _subscripted(dspy, node.value.id, parts)
+    raise _UnknownTypeError
+
+
+def _named(dspy: Any, name: str) -> Any:
+    if name in _PLAIN_TYPES:
+        return _PLAIN_TYPES[name]
+    if name.lower() in _DSPY_TYPES:
+        return getattr(dspy, _DSPY_TYPES[name.lower()])
+    raise _UnknownTypeError(name)
+
+
+def _subscripted(dspy: Any, name: str, parts: list[ast.expr]) -> Any:
+    if name == "Literal":
+        values = [part.value for part in parts if isinstance(part, ast.Constant)]
+        return Literal[tuple(values)]
+    made = [_build(dspy, part) for part in parts]
+    if name in {"list", "array"} and len(made) == 1:
+        return list[made[0]]  # type: ignore[valid-type]  # built at run time
+    if name in {"dict", "object"} and len(made) == 2:
+        return dict[made[0], made[1]]  # type: ignore[valid-type]  # built at run time
+    if name == "Optional" and len(made) == 1:
+        return Optional[made[0]]  # noqa: UP045  # of a value
+    raise _UnknownTypeError(name)
+
+
+def describe_fields(fields: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The fields of a signature for a reply: name, type in words, and description where one was given."""
+    described = []
+    for name, info in fields.items():
+        extra = info.json_schema_extra or {}
+        field = {"name": name, "type": getattr(info.annotation, "__name__", None) or str(info.annotation)}
+        if getattr(info.annotation, "__args__", None):
+            field["type"] = str(info.annotation).replace("typing.", "")
+        if extra.get("desc") and extra["desc"] != f"${{{name}}}":
+            field["description"] = extra["desc"]
+        described.append(field)
+    return described
+
+
+def _invalid(where: str, message: str) -> BridgeError:
+    return BridgeError(ErrorCode.INVALID_ARGUMENT, f"{where}: {message}", details={"argument": where})

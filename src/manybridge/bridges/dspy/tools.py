@@ -1,0 +1,90 @@
+"""Tools for agents: Python functions of this environment, and functions that live in the client's process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from manybridge.bridge import BridgeError, Context
+from manybridge.bridges.dspy.references import References
+from manybridge.protocol.errors import ErrorCode
+
+CONTEXT_SETTING: Final = "manybridge_context"
+"""Where a tool finds the call that it serves. A DSPy setting and not a context variable of our own, because DSPy
+carries its settings into the threads that it starts."""
+
+_TOOL_KEYS: Final = frozenset({"name", "description", "parameters"})
+
+
+def make_tools(dspy: Any, described: list[str | dict[str, Any]], references: References) -> list[Any]:
+    """Make DSPy tools.
+
+    Args:
+        described: each is `"module:function"` (of an allowed module) or a tool of the client, `{name, description,
+            parameters}` with a JSON Schema of an object as `parameters`.
+
+    Raises:
+        BridgeError: `invalid_argument`, or `permission_denied` for a module that is not allowed.
+    """
+    tools = [_make_tool(dspy, one, f"tools[{position}]", references) for position, one in enumerate(described)]
+    names = [tool.name for tool in tools]
+    twice = sorted({name for name in names if names.count(name) > 1} | ({"finish"} & set(names)))
+    if twice:
+        raise _invalid("tools", f"the name {twice[0]!r} is taken ('finish' is DSPy's own)")
+    return tools
+
+
+def _make_tool(dspy: Any, described: str | dict[str, Any], where: str, references: References) -> Any:
+    if isinstance(described, str):
+        function = references.load(described, where)
+        if not callable(function):
+            raise _invalid(where, f"{described!r} is not a function")
+        return dspy.Tool(function)
+    unknown = sorted(set(described) - _TOOL_KEYS)
+    name = described.get("name")
+    if unknown or not isinstance(name, str) or not name.isidentifier():
+        raise _invalid(where, "expected {name, description, parameters}, where name is an identifier")
+    return _client_tool(dspy, name, described, where)
+
+
+def _client_tool(dspy: Any, name: str, described: Mapping[str, Any], where: str) -> Any:
+    from dspy.adapters.types.tool import convert_input_schema_to_tool_args
+
+    schema = described.get("parameters") or {"type": "object", "properties": {}}
+    if not isinstance(schema, Mapping) or schema.get("type", "object") != "object":
+        raise _invalid(f"{where}.parameters", "expected the JSON Schema of an object")
+    args, arg_types, arg_desc = convert_input_schema_to_tool_args(dict(schema))
+    function = _call_client(dspy, name, frozenset(schema.get("required", ())))
+    description = described.get("description") or f"The caller's tool {name}"
+    return dspy.Tool(function, name=name, desc=description, args=args, arg_types=arg_types, arg_desc=arg_desc)
+
+
+def _call_client(dspy: Any, name: str, required: frozenset[str]) -> Callable[..., Any]:
+    """A function that calls the client: awaitable on the event loop, blocking elsewhere."""
+
+    def call(**arguments: Any) -> Any:
+        missing = sorted(required - set(arguments))
+        if missing:  # DSPy checks the types of what is there, not what is not
+            raise ValueError(f"missing arguments: {', '.join(missing)}")
+        ctx: Context | None = dspy.settings.get(CONTEXT_SETTING)
+        if ctx is None:
+            raise RuntimeError(f"tool {name!r} belongs to a call, and there is none")
+        if _on_event_loop():
+            return ctx.acall_host(name, arguments)
+        return ctx.call_host(name, arguments)
+
+    call.__name__ = name
+    return call
+
+
+def _on_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _invalid(where: str, message: str) -> BridgeError:
+    return BridgeError(ErrorCode.INVALID_ARGUMENT, f"{where}: {message}", details={"argument": where})
