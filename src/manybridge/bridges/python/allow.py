@@ -62,6 +62,8 @@ class AllowList:
     def __init__(self, patterns: Iterable[str]) -> None:
         self._modules: set[str] = set()
         self._trees: set[str] = set()
+        self._admitted: set[ModuleType] = set()
+        """Modules that were reached under an allowed name: `os.path` is really named `posixpath`."""
         for pattern in patterns:
             self._add(pattern)
 
@@ -167,10 +169,12 @@ class AllowList:
         )
 
     def _demand_reachable(self, module: ModuleType, reached_as: str) -> None:
-        """`os.path` is named `posixpath`: the importable path counts as well as the module's own name."""
-        if sys.modules.get(reached_as) is module and self.allows(reached_as):
+        """The importable path counts as well as the module's own name."""
+        if module in self._admitted:
             return
-        self._demand(module.__name__)
+        if not (sys.modules.get(reached_as) is module and self.allows(reached_as)):
+            self._demand(module.__name__)
+        self._admitted.add(module)
 
     def _demand_own(self, module: ModuleType, name: str, value: Any) -> None:
         if not isinstance(value, _HAS_HOME):
@@ -196,7 +200,7 @@ class AllowList:
 
     def _import(self, name: str) -> ModuleType:
         try:
-            return importlib.import_module(name)
+            module = importlib.import_module(name)
         except ModuleNotFoundError as exc:
             missing = exc.name or name
             package = missing.partition(".")[0]
@@ -206,13 +210,16 @@ class AllowList:
                 f"{found}; install it with: {sys.executable} -m pip install {package}",
                 details={"module": missing, "package": package, "wanted_by": name},
             ) from exc
+        self._admitted.add(module)
+        return module
 
     def _import_if_module(self, name: str) -> ModuleType | None:
         """The module, or None where that dotted name is no module (then it is an attribute of its parent)."""
         try:
-            return importlib.import_module(name)
-        except ModuleNotFoundError as exc:
-            if exc.name is not None and (exc.name == name or name.startswith(f"{exc.name}.")):
+            return self._import(name)
+        except BridgeError as exc:
+            missing = exc.details.get("module", "")
+            if missing and (missing == name or name.startswith(f"{missing}.")):
                 return None
             raise
 
