@@ -1,0 +1,92 @@
+"""The command line as a whole: every command, and how a run of it ends."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from manybridge import __version__
+from manybridge.cli.call import call
+from manybridge.cli.config_command import config_app
+from manybridge.cli.context import ConfigOption
+from manybridge.cli.doctor import doctor
+from manybridge.cli.exit_codes import ExitCode
+from manybridge.cli.init_command import init
+from manybridge.cli.resources import resources_app
+from manybridge.cli.serve import serve
+
+app = typer.Typer(
+    name="manybridge",
+    no_args_is_help=True,
+    # A bug shows Python's own traceback: one with local variables would show secrets.
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help is text; brackets in it are brackets
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(f"manybridge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    config: ConfigOption = None,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """One bridge from any program to many ML frameworks, each in workers of its own.
+
+    Exit codes: docs/reference/exit-codes.md.
+    """
+    if config is not None:
+        # Each command has the option too; said before the command, it is that command's default.
+        context.default_map = _with_config(str(config))
+
+
+def _with_config(path: str) -> dict[str, object]:
+    defaults: dict[str, object] = {name: {"config": path} for name in ("call", "doctor", "serve")}
+    defaults["config"] = {"show": {"config": path}}
+    defaults["resources"] = {name: {"config": path} for name in ("types", "create", "list", "get", "execute", "delete")}
+    return defaults
+
+
+def worker(context: typer.Context) -> int:
+    """Run one worker on standard input and output: the drop-in for a script path.
+
+    manybridge worker BRIDGE, where BRIDGE is a bundled name, the path of a Python file, or package.module:Class.
+    """
+    from manybridge.worker.main import main as worker_main
+
+    return worker_main(context.args)
+
+
+app.command()(init)
+app.command()(doctor)
+app.command()(call)
+app.add_typer(resources_app, name="resources")
+app.add_typer(config_app, name="config")
+app.command()(serve)
+app.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": ["-h", "--help"]}
+)(worker)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line and return its exit code."""
+    try:
+        app(list(arguments), prog_name="manybridge")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else ExitCode.FAILURE
+    except BrokenPipeError:
+        # Whoever read our output has gone: `manybridge call ... | head`. Nothing can be said any more.
+        sys.stderr.close()
+        return ExitCode.FAILURE
+    return ExitCode.OK

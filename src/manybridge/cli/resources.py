@@ -1,0 +1,168 @@
+"""`manybridge resources`: make, use and look at what a bridge holds.
+
+One command is one host: a resource lives as long as the command that made it. `create --execute` makes and uses one
+in a single command; `list`, `get`, `execute` and `delete` see what the bridge itself makes at its start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from manybridge.cli.arguments import parse_arguments, parse_object
+from manybridge.cli.call import BridgeArgument
+from manybridge.cli.context import ConfigOption, JsonOption, reported, run_async
+from manybridge.cli.output import print_value
+from manybridge.cli.selecting import Selected, select_bridge
+
+if TYPE_CHECKING:
+    from manybridge.host.bridge import AsyncMLBridge
+
+Work = Callable[["AsyncMLBridge", str], Awaitable[Any]]
+
+_HELP = """Make, use and look at what a bridge holds.
+
+A resource of a local host lives as long as the command that made it: "create --execute" makes and uses one in a single
+command; the other commands see what the bridge itself makes at its start.
+"""
+
+resources_app = typer.Typer(no_args_is_help=True, help=_HELP, rich_markup_mode=None)
+
+TypeArgument = Annotated[str, typer.Argument(metavar="TYPE", help="The resource type, for example program.")]
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The resource's id.")]
+PairsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[ARGUMENT]...", help="name=text, name:=json, name=@file, or - for JSON from standard input."
+    ),
+]
+TimeoutOption = Annotated[float | None, typer.Option("--timeout", metavar="SECONDS", min=0, help="For each call.")]
+
+
+@resources_app.command("types")
+def types_(bridge: BridgeArgument, as_json: JsonOption = False, config: ConfigOption = None) -> None:
+    """List the resource types of a bridge, with the schemas of their config and inputs."""
+
+    async def work(ml: AsyncMLBridge, name: str) -> Any:
+        return (await ml.capabilities(name)).get("resources", {})
+
+    _run(bridge, config, work, as_json=as_json)
+
+
+@resources_app.command("create")
+def create(
+    bridge: BridgeArgument,
+    type_name: TypeArgument,
+    pairs: PairsArgument = None,
+    config_json: Annotated[
+        str | None, typer.Option("--args", metavar="JSON|@FILE", help="The resource's config as one JSON object.")
+    ] = None,
+    execute: Annotated[
+        list[str] | None,
+        typer.Option("--execute", metavar="JSON|@FILE|-", help="Execute it with these inputs. May be repeated."),
+    ] = None,
+    timeout: TimeoutOption = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Make a resource, execute it with each of the given inputs, and print what came back.
+
+    For example:
+
+        manybridge resources create dspy program signature="question -> answer" --execute '{"question": "Why?"}'
+    """
+    typed = pairs or []
+    with reported(as_json=as_json, typed=typed):
+        settings = parse_arguments(typed, config_json)
+        inputs = [parse_object(text, "--execute") for text in execute or ()]
+
+    async def work(ml: AsyncMLBridge, name: str) -> Any:
+        resource = await ml.create_resource(name, type_name, settings, timeout=timeout)
+        results = [await ml.execute_resource(name, resource.id, each, timeout=timeout) for each in inputs]
+        return {"resource": _plain(resource), "results": results} if inputs else _plain(resource)
+
+    _run(bridge, config, work, as_json=as_json, typed=typed)
+
+
+@resources_app.command("list")
+def list_(
+    bridge: BridgeArgument,
+    type_name: Annotated[str | None, typer.Argument(metavar="[TYPE]", help="Only this type.")] = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """List the resources of a bridge."""
+
+    async def work(ml: AsyncMLBridge, name: str) -> Any:
+        return [_plain(each) for each in await ml.list_resources(name, type_name)]
+
+    _run(bridge, config, work, as_json=as_json)
+
+
+@resources_app.command("get")
+def get(
+    bridge: BridgeArgument, resource_id: IdArgument, as_json: JsonOption = False, config: ConfigOption = None
+) -> None:
+    """Print one resource."""
+
+    async def work(ml: AsyncMLBridge, name: str) -> Any:
+        return _plain(await ml.get_resource(name, resource_id))
+
+    _run(bridge, config, work, as_json=as_json)
+
+
+@resources_app.command("execute")
+def execute(
+    bridge: BridgeArgument,
+    resource_id: IdArgument,
+    pairs: PairsArgument = None,
+    inputs_json: Annotated[
+        str | None, typer.Option("--args", metavar="JSON|@FILE", help="The inputs as one JSON object.")
+    ] = None,
+    timeout: TimeoutOption = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Execute a resource."""
+    typed = pairs or []
+    with reported(as_json=as_json, typed=typed):
+        inputs = parse_arguments(typed, inputs_json)
+
+    async def work(ml: AsyncMLBridge, name: str) -> Any:
+        return await ml.execute_resource(name, resource_id, inputs, timeout=timeout)
+
+    _run(bridge, config, work, as_json=as_json, typed=typed)
+
+
+@resources_app.command("delete")
+def delete(
+    bridge: BridgeArgument, resource_id: IdArgument, as_json: JsonOption = False, config: ConfigOption = None
+) -> None:
+    """Delete a resource."""
+
+    async def work(ml: AsyncMLBridge, name: str) -> Any:
+        await ml.delete_resource(name, resource_id)
+        return {"id": resource_id, "deleted": True}
+
+    _run(bridge, config, work, as_json=as_json)
+
+
+def _run(bridge: str, config: Any, work: Work, *, as_json: bool, typed: list[str] | None = None) -> None:
+    """Open a host with the bridge, do the work, print what it gave."""
+    with reported(as_json=as_json, typed=typed):
+        print_value(run_async(_hosted(select_bridge(bridge, config), work)), as_json=as_json)
+
+
+async def _hosted(selected: Selected, work: Work) -> Any:
+    from manybridge.host.bridge import AsyncMLBridge
+
+    async with AsyncMLBridge.from_config(selected.host_config) as ml:
+        return await work(ml, selected.name)
+
+
+def _plain(resource: Any) -> Any:
+    """Return a resource record as plain JSON."""
+    return msgspec.to_builtins(resource)

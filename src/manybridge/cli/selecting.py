@@ -1,0 +1,76 @@
+"""Which bridge a command line means: a configured one, a bundled one, a file or a class."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from manybridge.errors import RegistryError
+from manybridge.host.config import BridgeConfig, HostConfig, bundled_bridges, load_config, make_bridge_config
+from manybridge.host.config_problems import closest, did_you_mean
+
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """One bridge, and the configuration of a host that has only it."""
+
+    name: str
+    bridge: BridgeConfig
+
+    @property
+    def host_config(self) -> HostConfig:
+        """One command needs one worker: the host has this bridge alone, with the smallest pool."""
+        bridge = msgspec.structs.replace(self.bridge, pool_size=1, max_overflow=0, eager=True, zygote=self._zygote)
+        return HostConfig(default=self.name, bridges={self.name: bridge})
+
+    @property
+    def _zygote(self) -> Any:
+        # Forking one worker from a zygote takes longer than starting it, and ends with the command.
+        return "never" if self.bridge.zygote == "auto" else self.bridge.zygote
+
+
+def select_bridge(target: str, config_path: Path | None = None) -> Selected:
+    """Find the bridge that `target` names.
+
+    Args:
+        target: the name of a configured bridge, of a bundled one, the path of a Python file (`file.py`,
+            `file.py:Class`), or `package.module:Class`.
+        config_path: the configuration file; found by search if left out.
+
+    Raises:
+        ConfigError: the configuration is wrong, or the file does not exist.
+        RegistryError: `unknown_bridge`; known ones are listed.
+    """
+    configured = load_config(config_path).bridges
+    if target in configured:
+        return Selected(target, configured[target])
+    if ".py" in target or "/" in target:
+        return _made(_name_of(Path(target.partition(":")[0]).stem), {"python_script": target})
+    if ":" in target:
+        return _made(_name_of(target.rpartition(":")[0].rpartition(".")[2]), {"bridge": target})
+    if target in bundled_bridges():
+        return _made(target, {})
+    raise _unknown(target, configured)
+
+
+def _made(name: str, values: Mapping[str, Any]) -> Selected:
+    return Selected(name, make_bridge_config(name, values))
+
+
+def _name_of(text: str) -> str:
+    return _NOT_IN_NAMES.sub("_", text).lstrip("_.-") or "bridge"
+
+
+def _unknown(target: str, configured: Mapping[str, BridgeConfig]) -> RegistryError:
+    known = sorted({*configured, *bundled_bridges()})
+    text = f'there is no bridge "{target}"{did_you_mean(target, known)}'
+    if closest(target, known):
+        text += f"; known: {', '.join(known)}"
+    return RegistryError(text, details={"bridge": target, "known": known})

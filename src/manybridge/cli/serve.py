@@ -1,0 +1,29 @@
+"""`manybridge serve`: a host behind a gateway."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from manybridge.cli.context import ConfigOption, JsonOption, reported, run_async
+from manybridge.cli.exit_codes import ExitCode
+from manybridge.host.config import load_config
+
+
+def serve(
+    stdio: Annotated[bool, typer.Option("--stdio", help="Serve frames on standard input and output.")] = False,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Run a host with every configured bridge for another program.
+
+    With --stdio that program started it, an Erlang port for example, and it ends when its input ends.
+    """
+    if not stdio:
+        raise typer.BadParameter("say which gateway: --stdio", param_hint="serve")
+    with reported(as_json=as_json):
+        from manybridge.gateway.stdio import serve_stdio
+
+        code = run_async(serve_stdio(load_config(config)))
+    raise typer.Exit(code or ExitCode.OK)

@@ -1,0 +1,18 @@
+"""Fixtures of the command line's tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.support import CommandLine
+
+
+@pytest.fixture
+def manybridge(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    """Return the command line, run from an empty folder and without configuration from outside."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MANYBRIDGE_CONFIG", raising=False)
+    monkeypatch.setenv("TERM", "dumb")
+    return CommandLine(capsys)
