@@ -77,7 +77,7 @@ COMMON_COMMANDS: Final[dict[str, CommonCommand]] = {
     "warm_up": CommonCommand(
         "Answer when the framework is imported and set up, or with the reason why it can't be.",
         {},
-        result="{state: 'ready', load_seconds}",
+        result="{state: 'ready', load_seconds, max_concurrency}",
     ),
     "create_resource": CommonCommand(
         "Make a resource.",

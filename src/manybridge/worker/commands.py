@@ -93,10 +93,15 @@ class CommandRunner:
             return at_once(call.request._replace(args=args))
         if operation == "capabilities":
             return self._capabilities()
-        if self._loader.state is not LoadState.READY:
+        bridge = self._loader.bridge
+        if bridge is None or self._loader.state is not LoadState.READY:
             raise self._loader.failure()
         if operation == "warm_up":
-            return {"state": self._loader.state.value, "load_seconds": self._loader.load_seconds}
+            return {
+                "state": self._loader.state.value,
+                "load_seconds": self._loader.load_seconds,
+                "max_concurrency": bridge.max_concurrency,
+            }
         if operation == "batch":
             return {"results": [self._run_batched(call, item) for item in _batch_items(args)]}
         if operation == "cleanup":
