@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import secrets as random_ids
+import os
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final, Literal
 
@@ -213,7 +213,7 @@ class DSPyBridge(Bridge):
             "signature": signature, "module": module, "instructions": instructions, "tools": tools, "lm": lm,
             "adapter": adapter,
         }  # fmt: skip
-        program = self._make(f"once-{random_ids.token_hex(8)}", config, ctx.session_id)
+        program = self._make(f"once-{os.urandom(8).hex()}", config, ctx.session_id)
         try:
             return await program.run(inputs, ctx)
         finally:
@@ -225,7 +225,7 @@ class DSPyBridge(Bridge):
 
         Arguments are the config of the resource type `program`, and the id.
         """
-        name = id or f"program-{random_ids.token_hex(8)}"
+        name = id or f"program-{os.urandom(8).hex()}"
         if name in self.programs:
             raise BridgeError(ErrorCode.RESOURCE_EXISTS, f"A program {name!r} exists already.", details={"id": name})
         program = self._make(name, config, ctx.session_id)

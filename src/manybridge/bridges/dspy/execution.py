@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from manybridge.bridge import BridgeError, Context
 from manybridge.bridges.dspy.callbacks import callback_class
-from manybridge.bridges.dspy.tools import CONTEXT_SETTING
+from manybridge.bridges.dspy.tools import CONTEXT_SETTING, ToolUnavailable
 from manybridge.bridges.dspy.usage import shared_tracker_class, summarize
 from manybridge.bridges.dspy.values import read_prediction
 from manybridge.protocol.errors import ErrorCode
@@ -46,7 +46,7 @@ def settings_of(call: CallSettings) -> Iterator[RunningCall]:
     """Put DSPy's settings in place for this call, in this task or thread and what it starts. Never global."""
     dspy = call.dspy
     running = RunningCall(shared_tracker_class(dspy)(), callback_class(dspy)(call.ctx))
-    with dspy.context(
+    overrides = dspy.context(
         lm=call.lm,
         adapter=getattr(dspy, ADAPTERS[call.adapter])() if call.adapter else None,
         track_usage=True,
@@ -56,8 +56,12 @@ def settings_of(call: CallSettings) -> Iterator[RunningCall]:
         disable_history=True,
         trace=[],
         **{CONTEXT_SETTING: call.ctx},
-    ):
-        yield running
+    )
+    try:
+        with overrides:
+            yield running
+    except ToolUnavailable as missing:
+        raise missing.error from None
 
 
 async def run(call: CallSettings, module: Any, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -6,9 +6,9 @@ Naming code runs code, so only modules that the bridge's configuration lists can
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from manybridge.bridge import BridgeError
@@ -26,7 +26,7 @@ class References:
     def __init__(self, allowed: Iterable[str] = (), search_path: Iterable[str] = ()) -> None:
         self.allowed = tuple(allowed)
         for folder in search_path:
-            resolved = str(Path(folder).resolve())
+            resolved = os.path.realpath(folder)
             if resolved not in sys.path:
                 sys.path.insert(0, resolved)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -13,6 +12,21 @@ from manybridge.protocol.errors import ErrorCode
 CONTEXT_SETTING: Final = "manybridge_context"
 """Where a tool finds the call that it serves. A DSPy setting and not a context variable of our own, because DSPy
 carries its settings into the threads that it starts."""
+
+
+class ToolUnavailable(BaseException):
+    """The client has no such tool.
+
+    A `BaseException`, because an agent takes any other for the tool's answer, and goes on, and pays, without it.
+
+    Attributes:
+        error: what the call fails with.
+    """
+
+    def __init__(self, error: BridgeError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
 
 _TOOL_KEYS: Final = frozenset({"name", "description", "parameters"})
 
@@ -70,15 +84,33 @@ def _call_client(dspy: Any, name: str, required: frozenset[str]) -> Callable[...
         ctx: Context | None = dspy.settings.get(CONTEXT_SETTING)
         if ctx is None:
             raise RuntimeError(f"tool {name!r} belongs to a call, and there is none")
-        if _on_event_loop():
-            return ctx.acall_host(name, arguments)
-        return ctx.call_host(name, arguments)
+        return _acall(ctx, name, arguments) if _on_event_loop() else _call(ctx, name, arguments)
 
     call.__name__ = name
     return call
 
 
+async def _acall(ctx: Context, name: str, arguments: dict[str, Any]) -> Any:
+    try:
+        return await ctx.acall_host(name, arguments)
+    except BridgeError as error:
+        raise _unavailable(error) from error
+
+
+def _call(ctx: Context, name: str, arguments: dict[str, Any]) -> Any:
+    try:
+        return ctx.call_host(name, arguments)
+    except BridgeError as error:
+        raise _unavailable(error) from error
+
+
+def _unavailable(error: BridgeError) -> BaseException:
+    return ToolUnavailable(error) if error.code is ErrorCode.UNKNOWN_TOOL else error
+
+
 def _on_event_loop() -> bool:
+    import asyncio  # 20 ms, which the first ping need not wait for
+
     try:
         asyncio.get_running_loop()
     except RuntimeError:
