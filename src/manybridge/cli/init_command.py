@@ -111,7 +111,9 @@ def _next_steps(directory: Path) -> str:
 
 
 def _next_steps_of_drop_in(path: Path) -> str:
+    home = Path(str(files("manybridge"))).parent
     return (
         f"\nYour application starts {path} as before. A script that was there is kept as {path.name}{BACKUP_SUFFIX}.\n"
-        "Check it with: manybridge doctor --bridge dspy"
+        "The script needs the package manybridge: install it into the Python that your application uses, or give the\n"
+        f"application this environment variable: MANYBRIDGE_HOME={home}"
     )

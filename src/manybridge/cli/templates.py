@@ -80,8 +80,8 @@ class WordsBridge(Bridge):
             ctx.progress(number, len(lines), "reading")  # a cancelled call ends here
         return dict(total)
 
-    @resource("counter")
-    class Counter:
+    @resource("tally")
+    class Tally:
         """Words counted over many calls: what it holds lives in the worker."""
 
         def create(self, start: int = 0) -> None:
