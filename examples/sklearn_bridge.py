@@ -25,7 +25,6 @@ class SklearnBridge(Bridge):
     @classmethod
     def preload(cls) -> None:
         """Import what takes long; a zygote does this once for all workers."""
-        import sklearn.datasets
         import sklearn.model_selection
         import sklearn.neural_network  # noqa: F401
 
