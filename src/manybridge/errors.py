@@ -28,7 +28,7 @@ A remote error arrives as data (type name, message, traceback text); no class of
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Self
 
 from manybridge.protocol.errors import ErrorCode, is_retryable
 from manybridge.protocol.messages import ErrorInfo
@@ -71,6 +71,18 @@ class ManybridgeError(Exception):
 
     def __str__(self) -> str:
         return f"[{self.code}] {self.message}"
+
+    def copy(self, **details: Any) -> Self:
+        """An equal error for another caller, since a raised one carries its raiser's traceback; `details` are added."""
+        return type(self)(
+            self.message,
+            code=self.code,
+            retryable=self.retryable,
+            details={**self.details, **details},
+            framework=self.framework,
+            type=self.type,
+            traceback=self.traceback,
+        )
 
     def to_info(self) -> ErrorInfo:
         """The same error as it goes over the wire."""

@@ -1,0 +1,120 @@
+"""When a worker may be started again: at once, after a wait, or not for a while. Pure; the clock comes in."""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import StrEnum
+from typing import Final
+
+from manybridge.errors import ManybridgeError, OverloadedError
+from manybridge.host.config import RestartConfig
+from manybridge.protocol.errors import ErrorCode
+
+SHORTEST_RETRY: Final = 0.5
+"""Seconds before a start that failed for a lasting reason (a package is missing) is tried again; doubles each time."""
+
+LASTING_CODES: Final = frozenset(
+    {
+        ErrorCode.CONFIG_ERROR,
+        ErrorCode.MISSING_PACKAGE,
+        ErrorCode.MISSING_VARIABLE,
+        ErrorCode.BRIDGE_LOAD_FAILED,
+        ErrorCode.SETUP_FAILED,
+        ErrorCode.UNSUPPORTED_VERSION,
+    }
+)
+"""Starting again will not help until somebody changes something; callers get this error itself."""
+
+
+class BreakerState(StrEnum):
+    """Whether workers may be started."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class Breaker:
+    """Counts crashes of one bridge's workers. Owner of that history.
+
+    closed -> open: `max_crashes` within `window`, or a start that failed for a lasting reason.
+    open -> half_open: the wait is over and somebody wants a worker; one start is tried.
+    half_open -> closed: it became ready. half_open -> open: it did not.
+    """
+
+    def __init__(self, policy: RestartConfig) -> None:
+        self.policy = policy
+        self.state = BreakerState.CLOSED
+        self.cause: ManybridgeError | None = None
+        """What the last worker died of."""
+        self._crashes: deque[float] = deque()
+        self._lasting_failures = 0
+        self._open_until = 0.0
+
+    def crashed(self, now: float, cause: ManybridgeError) -> None:
+        """A worker died by itself, or did not become ready."""
+        self.cause = cause
+        if self.state is BreakerState.OPEN:
+            return  # one of several that failed together
+        if cause.code in LASTING_CODES:
+            wait = min(SHORTEST_RETRY * 2**self._lasting_failures, self.policy.max_backoff)
+            self._lasting_failures += 1
+            self._open(now + wait)
+            return
+        self._crashes.append(now)
+        self._forget_old(now)
+        if self.state is BreakerState.HALF_OPEN or len(self._crashes) >= self.policy.max_crashes:
+            self._open(now + self.policy.window)
+
+    def ready(self) -> None:
+        """A worker became ready."""
+        self._lasting_failures = 0
+        if self.state is not BreakerState.CLOSED:
+            self.state = BreakerState.CLOSED
+            self._crashes.clear()
+            self.cause = None
+
+    def wait(self, now: float) -> float | None:
+        """Seconds until the next worker may be started by itself; None while somebody must ask for it (`probe`)."""
+        if self.state is not BreakerState.CLOSED:
+            return None
+        self._forget_old(now)
+        repeated = len(self._crashes) - 1  # the first replacement starts at once
+        if repeated <= 0:
+            return 0.0
+        since = now - self._crashes[-1]
+        backoff = min(self.policy.initial_backoff * 2 ** (repeated - 1), self.policy.max_backoff)
+        return max(0.0, backoff - since)
+
+    def probe(self, now: float) -> bool:
+        """Somebody wants a worker: may one start be tried? True once per opening."""
+        if self.state is BreakerState.OPEN and now >= self._open_until:
+            self.state = BreakerState.HALF_OPEN
+            return True
+        return False
+
+    def remaining(self, now: float) -> float:
+        """Seconds until `probe` may be true."""
+        return max(0.0, self._open_until - now)
+
+    def refusal(self, now: float, bridge: str) -> ManybridgeError:
+        """The error of a call that comes while no worker lives and none may be started."""
+        retry_after = round(self.remaining(now), 3)
+        cause = self.cause
+        if cause is not None and cause.code in LASTING_CODES:
+            return cause.copy(retry_after=retry_after)
+        times = f"{len(self._crashes)} times"
+        text = f'the workers of bridge "{bridge}" crashed {times}; calls are refused for {retry_after:g} s'
+        details = {"bridge": bridge, "retry_after": retry_after, "crashes": len(self._crashes)}
+        if cause is not None:
+            text += f"; the last time: {cause.message}"
+            details["cause"] = {"code": cause.code, "message": cause.message, "details": cause.details}
+        return OverloadedError(text, code=ErrorCode.CIRCUIT_OPEN, details=details)
+
+    def _open(self, until: float) -> None:
+        self.state = BreakerState.OPEN
+        self._open_until = until
+
+    def _forget_old(self, now: float) -> None:
+        while self._crashes and self._crashes[0] <= now - self.policy.window:
+            self._crashes.popleft()

@@ -1,0 +1,375 @@
+"""The pool of one bridge: who gets which worker, and what happens to calls when a worker dies.
+
+Theory of operation. A call is *queued* until a worker has room, then *sent*. Workers that run one call at a time may
+still have several calls, when their last ones were short: that hides the way between the two processes. Workers tell
+the pool about replies and deaths through the methods of `WorkerOwner`; the supervisor starts and replaces workers and
+tells the pool when one is ready. Everything happens on one event loop, so there is no lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+from math import inf
+from time import monotonic
+from typing import Any, Final
+
+from manybridge.errors import ClosedError, ManybridgeError, OverloadedError, WorkerCrashedError
+from manybridge.host.calls import Call, CallStage, StopReason
+from manybridge.host.config import BridgeConfig
+from manybridge.host.deadlines import DeadlineWheel
+from manybridge.host.guardian import Guardian
+from manybridge.host.launcher import WorkerPlan
+from manybridge.host.quarantine import Quarantine
+from manybridge.host.stats import PoolStats
+from manybridge.host.supervisor import Supervisor
+from manybridge.host.tasks import TaskSet
+from manybridge.host.tools import run_tool
+from manybridge.host.worker import WorkerHandle, WorkerState, error_of
+from manybridge.protocol.messages import ErrorReply, Event, Reply
+
+_log = logging.getLogger("manybridge.host")
+
+STOP_GRACE: Final = 2.5
+"""Seconds that an idle worker may take to close its bridge; the worker itself cuts that off after 2."""
+
+LONGEST_RETRY_HINT: Final = 60.0
+
+
+class WorkerGoneError(WorkerCrashedError):
+    """The one worker that a call was meant for has gone before it began. Whoever chose the worker chooses again."""
+
+
+class Pool:
+    """Owner of the queue and of the set of workers of one bridge.
+
+    Args:
+        name: of the bridge.
+        config: its checked configuration.
+        guardian: is told of every worker.
+        plan: how workers are started; made from the configuration if left out.
+    """
+
+    def __init__(self, name: str, config: BridgeConfig, guardian: Guardian, *, plan: WorkerPlan | None = None) -> None:
+        self.name = name
+        self.config = config
+        self.workers: list[WorkerHandle] = []
+        """Every worker that has not ended."""
+        self.ready: list[WorkerHandle] = []
+        """Those that take calls."""
+        self.stats = PoolStats()
+        self.closing = False
+        self.worker_gone: list[Callable[[WorkerHandle], None]] = []
+        """Told of each worker that takes no calls any more."""
+        self.tasks = TaskSet()
+        self.guardian = guardian
+        self.supervisor = Supervisor(self, plan or WorkerPlan(name, config))
+        self._queue: deque[Call] = deque()
+        self._pinned_waiting = 0
+        self._sequence = count(1)
+        self._wheel = DeadlineWheel(self._expired)
+        self._quarantine = Quarantine(config.restart.window)
+        self._idle: asyncio.Future[None] | None = None
+
+    # ------------------------------------------------------------------ calls
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for a worker."""
+        return len(self._queue) + self._pinned_waiting
+
+    @property
+    def running(self) -> int:
+        """How many calls workers have."""
+        return sum(len(worker.calls) for worker in self.workers)
+
+    async def run(self, call: Call) -> Any:
+        """Submit a call whose future belongs to the running loop, and wait for its answer.
+
+        Raises:
+            ManybridgeError: the call failed.
+            asyncio.CancelledError: the caller was cancelled; the call is being stopped.
+        """
+        self.submit(call)
+        try:
+            return await call.future  # type: ignore[misc]  # an asyncio.Future here, by contract
+        except asyncio.CancelledError:
+            self.stop_call(call, "cancelled")
+            raise
+
+    def submit(self, call: Call) -> None:
+        """Take a call. Its future gets the answer, in any case."""
+        if self.closing:
+            self.call_failed(call, ClosedError(f'bridge "{self.name}" is closed'))
+        elif self._quarantine and (error := self._quarantine.refusal(call)) is not None:
+            self.call_failed(call, error)
+        elif call.target is not None:
+            self._submit_to(call.target, call)
+        elif not self._queue and (worker := self._least_busy()) is not None:
+            self._wheel.add(call, call.deadline)
+            self._send(worker, call)
+        else:
+            self._enqueue(call, self._queue)
+
+    def stop_call(self, call: Call, reason: StopReason) -> None:
+        """Stop a call wherever it is; its future gets the error when the work has ended."""
+        if call.stage is CallStage.QUEUED:
+            call.stop_reason = reason
+            self._unqueue(call)
+            self.call_failed(call, call.stopped_error())
+        elif call.worker is not None:
+            call.worker.stop_call(call, reason)
+
+    def _submit_to(self, worker: WorkerHandle, call: Call) -> None:
+        if not worker.is_ready:
+            self.call_failed(call, _gone(worker))
+        elif not worker.pinned and len(worker.calls) < worker.capacity:
+            self._wheel.add(call, call.deadline)
+            self._send(worker, call)
+        else:
+            self._enqueue(call, worker.pinned)
+
+    def _least_busy(self) -> WorkerHandle | None:
+        best, least = None, 1 << 30
+        for worker in self.ready:
+            load = len(worker.calls)
+            if load < least and load < worker.capacity:
+                if not load:
+                    return worker
+                best, least = worker, load
+        return best
+
+    def _send(self, worker: WorkerHandle, call: Call) -> None:
+        try:
+            worker.send(call)
+        except ManybridgeError as error:
+            self.call_failed(call, error)
+
+    # ------------------------------------------------------------------ the queue
+
+    def _enqueue(self, call: Call, queue: deque[Call]) -> None:
+        if call.target is None and (refusal := self.supervisor.wanted()) is not None:
+            self.call_failed(call, refusal)
+            return
+        if self.waiting >= self.config.max_queue:
+            self.call_failed(call, self._overloaded(f"{self.waiting} calls wait already"))
+            return
+        call.sequence = next(self._sequence)
+        if self.config.queue_timeout is not None:
+            call.queue_expires = monotonic() + self.config.queue_timeout
+        self._wheel.add(call, min(call.deadline, call.queue_expires))
+        queue.append(call)
+        if call.target is not None:
+            self._pinned_waiting += 1
+        self.supervisor.maybe_overflow()
+
+    def _unqueue(self, call: Call) -> None:
+        self._wheel.discard(call)
+        if call.target is not None:
+            call.target.pinned.remove(call)
+            self._pinned_waiting -= 1
+        else:
+            self._queue.remove(call)
+
+    def _next_for(self, worker: WorkerHandle) -> Call | None:
+        queue, pinned = self._queue, worker.pinned
+        if pinned and (not queue or pinned[0].sequence < queue[0].sequence):
+            self._pinned_waiting -= 1
+            return pinned.popleft()
+        return queue.popleft() if queue else None
+
+    def _dispatch(self, worker: WorkerHandle) -> None:
+        # With several workers each takes its share of a short queue, so that none sits idle behind another's calls.
+        share = -(-len(self._queue) // max(1, len(self.ready))) + len(worker.pinned)
+        while len(worker.calls) < worker.capacity and share > 0:
+            call = self._next_for(worker)
+            if call is None:
+                return
+            share -= 1
+            if call.queue_expires != inf:
+                self._wheel.discard(call)
+                self._wheel.add(call, call.deadline)
+            self._send(worker, call)
+
+    def _expired(self, call: Call) -> None:
+        if call.stage is CallStage.QUEUED and monotonic() < call.deadline:
+            self._unqueue(call)
+            self.call_failed(call, self._overloaded(f"no worker was free within {self.config.queue_timeout:g} s"))
+        else:
+            self.stop_call(call, "timeout")
+
+    def _overloaded(self, reason: str) -> OverloadedError:
+        serving = [worker.service_time for worker in self.ready if worker.service_time != inf]
+        each = sum(serving) / len(serving) if serving else 1.0
+        hint = min(LONGEST_RETRY_HINT, max(0.05, each * (self.waiting + 1) / max(1, len(self.ready))))
+        details = {
+            "bridge": self.name,
+            "retry_after": round(hint, 3),
+            "waiting": self.waiting,
+            "running": self.running,
+            "workers": len(self.ready),
+        }
+        return OverloadedError(f'bridge "{self.name}" is overloaded: {reason}', details=details)
+
+    def fail_waiting(self, error: Callable[[], ManybridgeError]) -> None:
+        """Fail every call that waits for any worker: none will come."""
+        queue = list(self._queue)
+        self._queue.clear()
+        for call in queue:
+            self.call_failed(call, error())
+
+    # ------------------------------------------------------------------ what workers tell (WorkerOwner)
+
+    def call_ended(self, worker: WorkerHandle, call: Call, message: Reply | ErrorReply, now: float) -> None:
+        """A reply came."""
+        if call.bucket is not None:
+            self._wheel.discard(call)
+        if type(message) is Reply:
+            self.stats.succeeded += 1
+            self.stats.latencies.append(now - call.created_at)
+            call.succeed(message.result)
+        elif call.stage is not CallStage.DONE:
+            assert type(message) is ErrorReply
+            error = error_of(message)
+            if call.stop_reason is not None:
+                error.details.setdefault("worker_id", worker.id)
+            self.call_failed(call, error)
+
+    def call_failed(self, call: Call, error: ManybridgeError) -> None:
+        """A call is over, with this error."""
+        self._wheel.discard(call)
+        self.stats.fail(error)
+        call.fail(error)
+
+    def has_room(self, worker: WorkerHandle) -> None:
+        """Replies came."""
+        if self._queue or worker.pinned:
+            self._dispatch(worker)
+        if worker.state is WorkerState.POISONED:
+            worker.finish_drain()
+        self.supervisor.worker_served(worker)
+        if self._idle is not None and not self.running and not self.waiting:
+            self._idle.set_result(None)
+            self._idle = None
+
+    def tool_requested(self, worker: WorkerHandle, call: Call, event: Event) -> None:
+        """A handler calls a tool of its caller; it runs beside everything else."""
+        self.tasks.start(run_tool(worker, call, event.data), f"tool {event.data.get('tool')}")
+
+    def poisoned(self, worker: WorkerHandle) -> None:
+        """It will be killed; its replacement starts now."""
+        self.withdraw(worker)
+        self.supervisor.ensure()
+
+    def died(self, worker: WorkerHandle) -> None:
+        """Its calls get their answers, or another worker."""
+        self.withdraw(worker)
+        if worker in self.workers:
+            self.workers.remove(worker)
+        self.guardian.forget(worker.process.pid)
+        begun = worker.begun_calls()
+        calls = list(worker.calls.values())
+        worker.calls.clear()
+        for call in reversed(calls):
+            self._bereaved(worker, call, call in begun)
+        self.supervisor.worker_died(worker)
+        self._serve_waiting()
+        if self._idle is not None and not self.running and not self.waiting:
+            self._idle.set_result(None)
+            self._idle = None
+
+    # ------------------------------------------------------------------ workers come and go
+
+    def worker_ready(self, worker: WorkerHandle) -> None:
+        """The supervisor has a worker for us."""
+        self.ready.append(worker)
+        self.stats.started += 1
+        self._dispatch(worker)
+
+    def withdraw(self, worker: WorkerHandle) -> None:
+        """Give a worker no more calls. Those that wait for it, and for no other, are told."""
+        if worker not in self.ready:
+            return
+        self.ready.remove(worker)
+        for told in self.worker_gone:
+            told(worker)
+        pinned = list(worker.pinned)
+        worker.pinned.clear()
+        self._pinned_waiting -= len(pinned)
+        for call in pinned:
+            self.call_failed(call, _gone(worker))
+
+    def _bereaved(self, worker: WorkerHandle, call: Call, begun: bool) -> None:
+        if call.stage is CallStage.DONE:
+            return
+        if call.stop_reason is not None:
+            if call.stopped_by == "queue" and begun:
+                call.stopped_by = "sigkill"  # it died on its own while it was asked to stop
+            self.call_failed(call, call.stopped_error(worker_id=worker.id, pid=worker.process.pid))
+        elif begun:
+            if not worker.expected_end:
+                self._quarantine.blame(call, monotonic())
+            self.call_failed(call, worker.fatal or worker.crash_error())
+        elif call.target is not None:
+            self.call_failed(call, _gone(worker))
+        else:
+            self._requeue(call)
+
+    def _requeue(self, call: Call) -> None:
+        self.stats.requeued += 1
+        call.stage, call.worker, call.sequence = CallStage.QUEUED, None, 0
+        self._queue.appendleft(call)
+
+    def _serve_waiting(self) -> None:
+        for worker in list(self.ready):
+            if not self._queue:
+                return
+            self._dispatch(worker)
+        if self._queue and (refusal := self.supervisor.wanted()) is not None:
+            self.fail_waiting(refusal.copy)
+
+    # ------------------------------------------------------------------ life
+
+    def start(self) -> None:
+        """Begin to start workers; calls may come at once, and wait."""
+        self.supervisor.start()
+
+    async def close(self, drain: float = 0.0) -> None:
+        """Take no more calls, let those that there are end for at most `drain` seconds, and end every worker."""
+        if self.closing:
+            return
+        self.closing = True
+        self.supervisor.closing()
+        if drain > 0 and (self.running or (self.waiting and self.ready)):
+            self._idle = asyncio.get_running_loop().create_future()
+            await asyncio.wait({self._idle}, timeout=drain)
+            self._idle = None
+        self.fail_waiting(lambda: ClosedError(f'bridge "{self.name}" is closed'))
+        await self.supervisor.close()
+        busy = [worker for worker in self.workers if worker.calls]
+        for worker in busy:
+            worker.expected_end = True
+            worker.kill(ClosedError(f'bridge "{self.name}" was closed while the call ran'))
+        async with asyncio.TaskGroup() as group:
+            for worker in list(self.workers):
+                group.create_task(worker.stop(STOP_GRACE))
+        await self.tasks.cancel()
+        self._wheel.close()
+
+    def describe(self) -> dict[str, Any]:
+        """Return the counters, the queue and the workers."""
+        return {
+            **self.stats.describe(),
+            "waiting": self.waiting,
+            "running": self.running,
+            "workers": len(self.ready),
+            "pool_size": self.config.pool_size,
+            "zygote": self.supervisor.zygote_facts(),
+        }
+
+
+def _gone(worker: WorkerHandle) -> WorkerGoneError:
+    return WorkerGoneError(f"worker {worker.id} has gone before the call began", details={"worker_id": worker.id})

@@ -1,0 +1,61 @@
+"""Requests that kill workers: after the second one, the same request is not tried again for a while."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from manybridge.errors import CallError
+from manybridge.host.calls import Call
+from manybridge.protocol import codec
+from manybridge.protocol.errors import ErrorCode
+
+DEADLY: Final = 2
+"""One death may be anybody's fault; two deaths of two workers by the same request are the request's."""
+
+MAX_SUSPECTS: Final = 256
+"""Fingerprints that are remembered; the oldest is forgotten first."""
+
+
+class Quarantine:
+    """Remembers which requests workers died of. Owner of those counts.
+
+    Args:
+        seconds: how long a death is remembered.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._deaths: dict[int, tuple[int, float]] = {}
+
+    def __bool__(self) -> bool:
+        """Whether any request is suspected at all; calls cost nothing while none is."""
+        return bool(self._deaths)
+
+    def blame(self, call: Call, now: float) -> None:
+        """A worker died by itself while it ran `call`."""
+        mark = fingerprint(call)
+        deaths, _ = self._deaths.pop(mark, (0, 0.0))
+        self._deaths[mark] = (deaths + 1, now + self._seconds)
+        if len(self._deaths) > MAX_SUSPECTS:
+            del self._deaths[next(iter(self._deaths))]
+
+    def refusal(self, call: Call) -> CallError | None:
+        """The error for a request that killed `DEADLY` workers lately; None for any other."""
+        mark = fingerprint(call)
+        found = self._deaths.get(mark)
+        if found is None:
+            return None
+        deaths, until = found
+        if call.created_at >= until:
+            del self._deaths[mark]
+            return None
+        if deaths < DEADLY:
+            return None
+        text = f"{call.command} with these arguments killed {deaths} workers and is refused for a while"
+        details = {"command": call.command, "deaths": deaths, "retry_after": round(until - call.created_at, 3)}
+        return CallError(text, code=ErrorCode.QUARANTINED, details=details)
+
+
+def fingerprint(call: Call) -> int:
+    """A number that is the same for the same command, arguments and session."""
+    return hash((call.command, call.session_id, codec.encode(call.args)))

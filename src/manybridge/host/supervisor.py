@@ -1,0 +1,357 @@
+"""Keeps the right number of workers alive: starts, replaces, recycles, and knows when to stop trying."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from itertools import count
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from manybridge.errors import ManybridgeError, WorkerStartError
+from manybridge.host.breaker import Breaker, BreakerState
+from manybridge.host.config import BridgeConfig
+from manybridge.host.launcher import Launcher, SpawnLauncher, WorkerOrder, WorkerPlan
+from manybridge.host.memory import group_memory
+from manybridge.host.requirements import check_requirements, check_variables
+from manybridge.host.worker import WorkerHandle, WorkerState
+from manybridge.host.zygote import ZygoteLauncher
+
+if TYPE_CHECKING:
+    from manybridge.host.pool import Pool
+
+_log = logging.getLogger("manybridge.host")
+
+OVERFLOW_IDLE_SECONDS: Final = 10.0
+"""An overflow worker without work for so long is ended: longer than the pauses of one busy client."""
+
+INSPECTION_SECONDS: Final = 1.0
+"""How often age and memory are looked at, where there is a limit. Reading memory costs well under a millisecond."""
+
+RETIRE_GRACE: Final = 2.5
+"""Seconds that a retired worker may take to close its bridge."""
+
+
+class Supervisor:
+    """Owner of the starting of workers, the restart policy and the recycling of one pool."""
+
+    def __init__(self, pool: Pool, plan: WorkerPlan) -> None:
+        self._pool = pool
+        self._plan = plan
+        self._launcher = self._make_launcher(plan)
+        self.breaker = Breaker(pool.config.restart)
+        self.started = False
+        self._starting = 0
+        self._numbers = count(1)
+        self._generation = 0
+        self._closing = False
+        self._checked = False
+        self._restart_timer: asyncio.TimerHandle | None = None
+        self._inspection: asyncio.TimerHandle | None = None
+        self._recycling: set[WorkerHandle] = set()
+        self._exhausted: set[WorkerHandle] = set()
+        """Overflow workers whose time to go has been set."""
+
+    # ------------------------------------------------------------------ what the pool asks
+
+    @property
+    def starting(self) -> int:
+        """How many workers are on their way."""
+        return self._starting
+
+    def start(self) -> None:
+        """Begin to keep workers."""
+        if not self.started and not self._closing:
+            self.started = True
+            self.ensure()
+            self._inspect_later()
+
+    def wanted(self) -> ManybridgeError | None:
+        """A call waits. Return why no worker will come for it, or None if one will."""
+        self.start()
+        if self._pool.ready or self._starting or self._restart_timer is not None:
+            return None
+        if self.breaker.state is BreakerState.CLOSED:
+            self.ensure()
+            return None
+        if self.breaker.probe(monotonic()):
+            self._checked = False
+            self._begin()
+            return None
+        return self.refusal()
+
+    def refusal(self) -> ManybridgeError:
+        """The error of calls while the breaker is open."""
+        return self.breaker.refusal(monotonic(), self._pool.name)
+
+    def ensure(self) -> None:
+        """Start what is missing, now or after the backoff."""
+        if self._closing or not self.started or self._restart_timer is not None:
+            return
+        missing = self._pool.config.pool_size - len(self._pool.ready) - self._starting
+        if missing <= 0:
+            return
+        wait = self.breaker.wait(monotonic())
+        if wait is None:
+            self._probe_later()
+        elif wait > 0:
+            self._restart_timer = asyncio.get_running_loop().call_later(wait, self._restart)
+        else:
+            for _ in range(missing):
+                self._begin()
+
+    def maybe_overflow(self) -> None:
+        """A call waits: start one more worker, if there may be more."""
+        config, pool = self._pool.config, self._pool
+        living = len(pool.ready) + self._starting
+        may_grow = config.pool_size <= living < config.pool_size + config.max_overflow
+        if may_grow and pool.ready and pool.waiting > self._starting:
+            self._begin()
+
+    def worker_served(self, worker: WorkerHandle) -> None:
+        """Replies came from a worker: is its time over?"""
+        limit = self._pool.config.max_requests
+        if limit is not None and worker.requests >= limit and worker.is_ready:
+            self.recycle(worker, f"it has served {worker.requests} calls")
+        elif worker.state is WorkerState.RETIRING and not worker.calls:
+            self._end(worker)
+        elif not worker.calls and len(self._pool.ready) > self._pool.config.pool_size:
+            self._spare(worker)
+
+    def worker_died(self, worker: WorkerHandle) -> None:
+        """A worker has ended; if it had been ready and nobody wanted that, it crashed."""
+        self._recycling.discard(worker)
+        if not worker.was_ready or self._closing:
+            return
+        if worker.expected_end:
+            self._pool.stats.killed += any(call.stop_reason for call in worker.calls.values())
+        else:
+            error = worker.fatal or worker.crash_error()
+            self._pool.stats.crashed += 1
+            _log.warning("%s", error)
+            self.breaker.crashed(monotonic(), error)
+        self.ensure()
+
+    def recycle(self, worker: WorkerHandle, reason: str) -> None:
+        """Replace a worker: first the replacement, then drain, then stop."""
+        if worker in self._recycling or worker.held_resources or not worker.is_ready or self._closing:
+            return
+        self._recycling.add(worker)
+        _log.info("worker %s is replaced: %s", worker.id, reason)
+        self._starting += 1
+        self._pool.tasks.start(self._replace(worker), f"replace {worker.id}")
+
+    def reconfigure(self, config: BridgeConfig) -> None:
+        """Follow a changed configuration. Workers that it makes stale are replaced one after the other."""
+        old, self._pool.config = self._pool.config, config
+        self.breaker.policy = config.restart
+        if any(getattr(old, key) != getattr(config, key) for key in STALE_MAKING_KEYS):
+            self._plan = WorkerPlan(self._pool.name, config)
+            previous, self._launcher = self._launcher, self._make_launcher(self._plan)
+            self._checked = False
+            self.breaker = Breaker(config.restart)
+            self._pool.tasks.start(previous.close(), "close the previous launcher")
+            self._pool.tasks.start(self._roll(list(self._pool.ready)), "replace all workers")
+        for worker in self._pool.ready[config.pool_size :]:
+            self._retire(worker)
+        self.ensure()
+
+    def closing(self) -> None:
+        """Start nothing more."""
+        self._closing = True
+        for timer in (self._restart_timer, self._inspection):
+            if timer is not None:
+                timer.cancel()
+
+    async def close(self) -> None:
+        """End what helps to start workers."""
+        await self._launcher.close()
+
+    def zygote_facts(self) -> dict[str, Any]:
+        """How workers are started, and why not otherwise."""
+        if isinstance(self._launcher, ZygoteLauncher):
+            reason = self._launcher.fallback_reason
+            return {"used": reason is None, "reason": reason}
+        return {"used": False, "reason": 'zygote = "never"'}
+
+    # ------------------------------------------------------------------ starting
+
+    def _make_launcher(self, plan: WorkerPlan) -> Launcher:
+        if plan.config.zygote == "never" or not plan.forkable:
+            return SpawnLauncher(plan, self._pool.guardian)
+        return ZygoteLauncher(plan, self._pool.guardian)
+
+    def _restart(self) -> None:
+        self._restart_timer = None
+        self.ensure()
+
+    def _probe_later(self) -> None:
+        # Where some workers live nobody's call has to ask; where none does, the next call does.
+        if self._pool.ready:
+            wait = self.breaker.remaining(monotonic())
+            self._restart_timer = asyncio.get_running_loop().call_later(wait + 0.01, self._probe)
+
+    def _probe(self) -> None:
+        self._restart_timer = None
+        if self.breaker.probe(monotonic()):
+            self._begin()
+        else:
+            self.ensure()
+
+    def _begin(self) -> None:
+        self._starting += 1
+        self._pool.tasks.start(self._start_one(), f"start a worker of {self._pool.name}")
+
+    async def _start_one(self) -> None:
+        try:
+            worker = await self._new_worker()
+        except ManybridgeError as error:
+            self._starting -= 1
+            self._start_failed(error)
+            return
+        except BaseException:
+            self._starting -= 1
+            raise
+        self._starting -= 1
+        self.breaker.ready()
+        self._pool.worker_ready(worker)
+        self.ensure()
+
+    async def _new_worker(self) -> WorkerHandle:
+        """Start a worker and wait until it can work.
+
+        Raises:
+            ManybridgeError: it can't; its process is gone.
+        """
+        await self._check()
+        config = self._pool.config
+        self._generation += 1
+        order = WorkerOrder(f"{self._pool.name}-{next(self._numbers)}", self._generation)
+        worker = None
+        try:
+            async with asyncio.timeout(config.start_timeout):
+                launched = await self._launcher.launch(order)
+                worker = WorkerHandle(order, launched, config, self._pool)
+                self._pool.workers.append(worker)
+                await worker.connect()
+                await worker.handshake()
+        except TimeoutError:
+            error = _not_ready_in_time(order, config, worker)
+            await _dispose(worker)
+            raise error from None
+        except OSError as failure:
+            await _dispose(worker)
+            raise WorkerStartError(f"can't start worker {order.worker_id}: {failure}") from failure
+        except BaseException:
+            await _dispose(worker)
+            raise
+        return worker
+
+    async def _check(self) -> None:
+        """Check what the bridge needs, once, before a process is started for it."""
+        name, config = self._pool.name, self._pool.config
+        if self._checked:
+            return
+        if config.required_packages:
+            await check_requirements(name, config)
+        else:  # asking the interpreter costs its start, and nothing would be asked
+            check_variables(name, config)
+        self._checked = True
+
+    def _start_failed(self, error: ManybridgeError) -> None:
+        if self._closing:
+            return
+        _log.warning('a worker of bridge "%s" did not start: %s', self._pool.name, error)
+        self.breaker.crashed(monotonic(), error)
+        if not self._pool.ready and not self._starting:
+            self._pool.fail_waiting(error.copy)
+        self.ensure()
+
+    # ------------------------------------------------------------------ replacing and retiring
+
+    async def _replace(self, worker: WorkerHandle) -> None:
+        try:
+            replacement = await self._new_worker()
+        except ManybridgeError as error:
+            _log.warning("worker %s goes on, because its replacement did not start: %s", worker.id, error)
+            return
+        finally:
+            self._starting -= 1
+            self._recycling.discard(worker)
+        self._pool.stats.recycled += 1
+        self._retire(worker)
+        self._pool.worker_ready(replacement)
+
+    async def _roll(self, workers: list[WorkerHandle]) -> None:
+        for worker in workers:
+            if worker.is_ready and worker not in self._recycling:
+                self._recycling.add(worker)
+                self._starting += 1
+                await self._replace(worker)
+
+    def _retire(self, worker: WorkerHandle) -> None:
+        worker.retire()
+        self._pool.withdraw(worker)
+        if not worker.calls:
+            self._end(worker)
+
+    def _end(self, worker: WorkerHandle) -> None:
+        if not worker.expected_end:
+            worker.expected_end = True
+            self._pool.tasks.start(worker.stop(RETIRE_GRACE), f"end {worker.id}")
+
+    def _spare(self, worker: WorkerHandle) -> None:
+        if worker not in self._exhausted:
+            self._exhausted.add(worker)
+            served = worker.requests
+            loop = asyncio.get_running_loop()
+            loop.call_later(OVERFLOW_IDLE_SECONDS, self._end_spare, worker, served)
+
+    def _end_spare(self, worker: WorkerHandle, served: int) -> None:
+        self._exhausted.discard(worker)
+        if not worker.is_ready or len(self._pool.ready) <= self._pool.config.pool_size or self._closing:
+            return
+        if worker.requests == served and not worker.calls and not worker.held_resources:
+            self._retire(worker)
+        else:
+            self._spare(worker)
+
+    # ------------------------------------------------------------------ age and memory
+
+    def _inspect_later(self) -> None:
+        if not self._closing:
+            self._inspection = asyncio.get_running_loop().call_later(INSPECTION_SECONDS, self._inspect)
+
+    def _inspect(self) -> None:
+        config = self._pool.config
+        for worker in list(self._pool.ready):
+            if config.max_age is not None and worker.process.uptime > config.max_age:
+                self.recycle(worker, f"it is {worker.process.uptime:.0f} s old")
+            elif config.max_memory_mb is not None:
+                used = group_memory(worker.process.pid) // 2**20
+                if used > config.max_memory_mb:
+                    self.recycle(worker, f"its process group uses {used} MiB")
+        self._inspect_later()
+
+
+STALE_MAKING_KEYS: Final = (
+    "bridge", "python_script", "python", "options", "max_concurrency", "cancel_grace", "required_env",
+    "required_packages", "environment", "zygote", "max_frame_bytes", "capture_output",
+)  # fmt: skip
+"""Keys that a worker is started with: to follow a change of one of them it must be replaced."""
+
+
+async def _dispose(worker: WorkerHandle | None) -> None:
+    if worker is not None:
+        worker.expected_end = True
+        worker.kill()
+        await worker.stop(0.0)
+
+
+def _not_ready_in_time(order: WorkerOrder, config: BridgeConfig, worker: WorkerHandle | None) -> WorkerStartError:
+    text = f"worker {order.worker_id} was not ready within {config.start_timeout:g} s and was killed"
+    details: dict[str, Any] = {"worker_id": order.worker_id, "start_timeout": config.start_timeout}
+    if worker is not None:
+        worker.process.dump_stacks()
+        details |= {"pid": worker.process.pid, "state": str(worker.state), "stderr_tail": worker.process.tail.lines()}
+    return WorkerStartError(text, details=details)

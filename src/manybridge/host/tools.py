@@ -1,0 +1,160 @@
+"""Tools that the host's program offers to workers: functions that a handler may call while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import types
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+
+from manybridge.errors import CallError, ManybridgeError
+from manybridge.host.calls import Call
+from manybridge.host.worker import WorkerHandle
+from manybridge.protocol.errors import ErrorCode, LocalProtocolError
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """One tool."""
+
+    name: str
+    function: Callable[..., Any]
+    description: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """JSON Schema of its arguments."""
+
+    def describe(self) -> dict[str, Any]:
+        """What may be told to others."""
+        return {"name": self.name, "description": self.description, "parameters": self.parameters}
+
+
+class ToolRegistry:
+    """Owner of the tools of one host."""
+
+    def __init__(self) -> None:
+        self._tools: dict[str, Tool] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._tools)
+
+    def register(
+        self, name: str, function: Callable[..., Any], description: str | None, parameters: dict[str, Any] | None
+    ) -> Tool:
+        """Add a tool, or take the place of one with that name."""
+        doc = (inspect.getdoc(function) or "").partition("\n")[0]
+        schema = parameters if parameters is not None else schema_of(function)
+        self._tools[name] = tool = Tool(name, function, doc if description is None else description, schema)
+        return tool
+
+    def unregister(self, name: str) -> None:
+        """Remove a tool.
+
+        Raises:
+            CallError: `unknown_tool`.
+        """
+        if self._tools.pop(name, None) is None:
+            raise self._unknown(name)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return name, description and parameters of each tool."""
+        return [tool.describe() for tool in self._tools.values()]
+
+    async def run(self, name: str, args: dict[str, Any], timeout: float | None) -> Any:
+        """Run a tool: a coroutine function on this loop, any other function on a thread.
+
+        Raises:
+            CallError: `unknown_tool`.
+            TimeoutError: it took longer than `timeout` seconds. A thread can't be stopped; its result is dropped.
+            Exception: whatever the tool raises.
+        """
+        tool = self._tools.get(name)
+        if tool is None:
+            raise self._unknown(name)
+        async with asyncio.timeout(timeout):
+            if inspect.iscoroutinefunction(tool.function):
+                return await tool.function(**args)
+            result = await asyncio.to_thread(partial(tool.function, **args))
+            return await result if inspect.isawaitable(result) else result
+
+    def _unknown(self, name: str) -> CallError:
+        known = ", ".join(sorted(self._tools)) or "none"
+        text = f'no tool is registered as "{name}"; known: {known}'
+        return CallError(text, code=ErrorCode.UNKNOWN_TOOL, details={"tool": name, "known": sorted(self._tools)})
+
+
+async def run_tool(worker: WorkerHandle, call: Call, request: dict[str, Any]) -> None:
+    """Run the tool that a worker's `call` event asks for, and answer with `common:call_result`."""
+    call_id, name = request.get("call_id"), str(request.get("tool"))
+    deadline_ms = request.get("deadline_ms")
+    answer: dict[str, Any] = {"call_id": call_id}
+    try:
+        if call.tools is None:
+            raise CallError("the caller offers no tools", code=ErrorCode.UNKNOWN_TOOL, details={"tool": name})
+        timeout = None if deadline_ms is None else deadline_ms / 1000
+        answer["result"] = await call.tools(name, request.get("args") or {}, timeout)
+    except Exception as error:  # noqa: BLE001  # a border: whatever the tool raises is the handler's to see
+        answer["error"] = _failure(name, error)
+    try:
+        worker.post("common:call_result", answer)
+    except LocalProtocolError as error:
+        worker.post("common:call_result", {"call_id": call_id, "error": _failure(name, error)})
+
+
+def _failure(name: str, error: BaseException) -> dict[str, Any]:
+    if isinstance(error, (ManybridgeError, LocalProtocolError)):
+        return {"code": str(error.code), "message": error.message, "details": error.details}
+    kind = type(error).__name__
+    if isinstance(error, TimeoutError):
+        return {"code": ErrorCode.TIMEOUT.value, "message": f"tool {name} did not answer in time", "type": kind}
+    return {"code": ErrorCode.HANDLER_ERROR.value, "message": f"tool {name} failed: {kind}: {error}", "type": kind}
+
+
+_JSON_TYPES: Final[dict[Any, dict[str, Any]]] = {
+    str: {"type": "string"},
+    int: {"type": "integer"},
+    float: {"type": "number"},
+    bool: {"type": "boolean"},
+    type(None): {"type": "null"},
+    dict: {"type": "object"},
+    list: {"type": "array"},
+    tuple: {"type": "array"},
+}
+
+
+def schema_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """Make the JSON Schema of a function's arguments from its annotations; what has none takes anything."""
+    hints = _hints(function)
+    properties: dict[str, Any] = {}
+    required: list[str] = []
+    open_ended = False
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            open_ended = True
+        elif parameter.kind is not parameter.VAR_POSITIONAL:
+            properties[name] = _schema(hints.get(name, Any))
+            if parameter.default is parameter.empty:
+                required.append(name)
+            elif isinstance(parameter.default, (str, int, float, bool)):
+                properties[name]["default"] = parameter.default
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": open_ended}
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(function)
+    except (NameError, TypeError):  # names that only a type checker sees, or a callable object
+        return {}
+
+
+def _schema(hint: Any) -> dict[str, Any]:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return {"enum": list(arguments)}
+    if origin in (Union, types.UnionType):
+        return {"anyOf": [_schema(each) for each in arguments]}
+    if origin in (list, tuple) and arguments:
+        return {"type": "array", "items": _schema(arguments[0])}
+    return dict(_JSON_TYPES.get(origin or hint, {}))
