@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -61,7 +62,7 @@ def _is_context(annotation: Any) -> bool:
 def _names_context(annotation: Any) -> bool:
     """Whether text that can't be evaluated (`Context` imported for type checkers only) means the context."""
     text = getattr(annotation, "__forward_arg__", annotation)
-    return isinstance(text, str) and "Context" in text.replace("|", " ").replace(".", " ").split()
+    return isinstance(text, str) and "Context" in re.split(r"\W+", text)
 
 
 class _Compiled(NamedTuple):

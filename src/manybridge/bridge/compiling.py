@@ -207,10 +207,10 @@ def declared(cls: type) -> Iterator[tuple[str, Any, CommandNote | ResourceNote]]
             note = vars(raw).get(RESOURCE_NOTE) if isinstance(raw, type) else getattr(raw, COMMAND_NOTE, None)
             if note is not None:
                 found[attribute] = (raw, note)
+            elif attribute in found and raw is None:
+                del found[attribute]
             elif attribute in found:
-                inherited = found.pop(attribute)
-                if raw is not None:
-                    found[attribute] = (raw, inherited[1])
+                found[attribute] = (raw, found[attribute][1])
     for attribute, (raw, note) in found.items():
         yield attribute, raw, note
 
