@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any, Final
 
 from manybridge.bridge import BridgeError
+from manybridge.protocol.codec import marker_for
 from manybridge.protocol.errors import ErrorCode
 
 UNTYPED: Final = "IS_TYPE_UNDEFINED"
@@ -59,7 +60,7 @@ def _takes_none(annotation: Any) -> bool:
 
 
 def to_json(value: Any) -> Any:
-    """Turn what a program returned into JSON values; what has no JSON form becomes its type's name in a marker."""
+    """Turn what a program returned into JSON values; what has no JSON form becomes the codec's marker."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Enum):
@@ -72,7 +73,7 @@ def to_json(value: Any) -> Any:
         return to_json(value.model_dump(mode="json"))
     if hasattr(value, "toDict"):
         return to_json(value.toDict())
-    return {"__unserializable__": type(value).__qualname__}
+    return marker_for(value)
 
 
 def read_prediction(prediction: Any) -> dict[str, Any]:
