@@ -10,7 +10,7 @@ import pytest
 from manybridge.bridge import BridgeError
 from manybridge.bridge.arguments import Arguments, compile_arguments
 from manybridge.bridge.nodes import Schema, TypeNode
-from manybridge.bridge.problems import Problem
+from manybridge.bridge.problems import Problems
 from manybridge.bridge.schemas import TypeCompiler
 from manybridge.bridge.signatures import Place
 from manybridge.protocol.errors import ErrorCode
@@ -21,9 +21,9 @@ def node_of(annotation: Any) -> TypeNode:
     return TypeCompiler().compile(annotation)
 
 
-def check(annotation: Any, value: Any) -> tuple[Any, list[Problem]]:
+def check(annotation: Any, value: Any) -> tuple[Any, Problems]:
     """Check one value: what the handler would get, and the problems."""
-    problems: list[Problem] = []
+    problems = Problems()
     return node_of(annotation).check(value, (None, "it"), problems), problems
 
 

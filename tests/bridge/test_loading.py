@@ -225,7 +225,7 @@ def test_a_missing_package_inside_the_file_is_named_with_the_command_that_instal
     line = len(path.read_text().splitlines())
     assert (error.details["module"], error.details["line"]) == ("sklearn_of_nowhere", line)
     assert f"{path}, line {line} imports 'sklearn_of_nowhere', which is not installed here" in error.message
-    assert f"{sys.executable} -m pip install sklearn_of_nowhere" in error.message
+    assert f"uv pip install --python {sys.executable} sklearn_of_nowhere" in error.message
     assert "`preload` or `setup`" in error.message
     assert error.__cause__ is not None
 
@@ -327,11 +327,12 @@ def test_missing_modules_are_named_with_the_package_and_the_command() -> None:
     with pytest.raises(BridgeError) as caught:
         check_required_modules(Needs)
 
-    command = f"{sys.executable} -m pip install no_such_a no_such_b"
+    command = f"uv pip install --python {sys.executable} no_such_a no_such_b"
     assert caught.value.code is ErrorCode.MISSING_PACKAGE
     assert caught.value.details == {
         "modules": ["no_such_a", "no_such_b.part"],
         "packages": ["no_such_a", "no_such_b"],
+        "interpreter": sys.executable,
         "command": command,
     }
     assert command in caught.value.message

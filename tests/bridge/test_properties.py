@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from manybridge.bridge import BridgeError
 from manybridge.bridge.arguments import compile_arguments
-from manybridge.bridge.problems import MAX_PROBLEMS, Problem
+from manybridge.bridge.problems import MAX_PROBLEMS, Problems
 from manybridge.bridge.schemas import TypeCompiler
 from manybridge.bridge.signatures import Place
 from manybridge.protocol.errors import ErrorCode
@@ -58,7 +58,7 @@ def test_schema_and_check_agree(annotation: Any, value: Any) -> None:
     """The check finds a problem exactly where the schema does not accept."""
     compiler = TypeCompiler()
     node = compiler.compile(annotation)
-    problems: list[Problem] = []
+    problems = Problems()
 
     node.check(value, None, problems)
 
@@ -73,7 +73,7 @@ def test_what_a_schema_describes_is_accepted(annotation: Any, data: st.DataObjec
     compiler = TypeCompiler()
     node = compiler.compile(annotation)
     value = data.draw(_values({**node.schema, "$defs": compiler.definitions}, 3))
-    problems: list[Problem] = []
+    problems = Problems()
 
     node.check(value, None, problems)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import collections.abc
+import sys
 import typing
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
 from pathlib import Path
+from time import process_time
 from typing import Annotated, Any, Literal, NewType, NotRequired, Optional, Required, TypedDict, Union
 
 import pytest
@@ -62,6 +64,30 @@ class Positive:
     def __post_init__(self) -> None:
         if self.value < 1:
             raise ValueError("value must be positive")
+
+
+@dataclass
+class Number:
+    kind: Literal["number"]
+    value: int
+
+
+@dataclass
+class Sum:
+    kind: Literal["sum"]
+    left: Sum | Number
+
+
+@dataclass
+class Product:
+    kind: Literal["product"]
+    left: Product | Sum | Number | Product2
+
+
+@dataclass
+class Product2:
+    left: Product | Product2
+    kind: Literal["product2"]
 
 
 class Point(TypedDict):
@@ -175,7 +201,9 @@ REFUSED: list[tuple[Any, Any, str, str, str]] = [
     (int | str | None, [], "it", "integer or string or null", "array of 0 items"),
     (str | list[int], ["a"], "it[0]", "integer", "string of 1 character"),
     (Layer | None, {"units": "x"}, "it.units", "integer", "string of 1 character"),
-    (list[int] | list[str], [None], "it", "array", "array of 1 item"),
+    (list[int] | list[str], [None], "it[0]", "integer", "null"),
+    (Sum | Number, {"kind": "number", "value": "x"}, "it.value", "integer", "string of 1 character"),
+    (Sum | Number, {"kind": "sum", "left": 1}, "it.left", "object", "integer 1"),
     (Literal["a", "b"], "c", "it", "one of 'a', 'b'", "string of 1 character"),
     (Literal[1], True, "it", "1", "boolean true"),
     (Literal[True], 1, "it", "True", "integer 1"),
@@ -300,6 +328,44 @@ def test_an_annotation_without_a_json_form_says_what_to_write(annotation: Any, i
         node_of(annotation)
 
     assert instead == caught.value.instead
+
+
+@pytest.mark.parametrize("innermost", [{"kind": "number", "value": 1}, {"kind": "number", "value": "x"}, {}])
+def test_unions_that_contain_themselves_cost_no_more_than_their_depth(innermost: dict[str, Any]) -> None:
+    """Each part is looked at once by each branch, not once for every way to reach it."""
+    value = {"kind": "product", "left": innermost}
+    for _ in range(60):
+        value = {"left": value, "kind": "product2"}
+
+    begun = process_time()
+    _, problems = check(Product | Product2, value)
+
+    assert process_time() - begun < 1
+    assert bool(problems) == (innermost.get("value") != 1)
+    if problems:
+        assert problems[0].argument.startswith("it" + ".left" * 61)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="`type X = ...` is new in Python 3.12")
+def test_type_statements_are_followed_and_refused_where_they_turn_in_circles() -> None:
+    """An alias means what it stands for; one that contains itself has no end to write down."""
+    scope: dict[str, Any] = {}
+    exec("type Plain = list[int]\ntype Endless = dict[str, Endless]", scope)
+
+    assert node_of(scope["Plain"]).schema == {"type": "array", "items": {"type": "integer"}}
+    with pytest.raises(UnsupportedAnnotationError) as caught:
+        node_of(scope["Endless"])
+    assert caught.value.instead == "Any, because the alias contains itself"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="ReadOnly is new in Python 3.13")
+def test_read_only_keys_are_keys() -> None:
+    """ReadOnly speaks to type checkers alone."""
+    hint = getattr(typing, "ReadOnly")[NotRequired[int]]  # noqa: B009  # unknown to the checker of Python 3.11
+    schema = node_of(typing.TypedDict("Entry", {"a": hint})).schema  # type: ignore[operator]  # as above
+
+    assert schema["properties"] == {"a": {"type": "integer"}}
+    assert schema["required"] == []
 
 
 def test_all_problems_of_a_value_are_reported_but_not_a_million() -> None:

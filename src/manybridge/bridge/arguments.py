@@ -9,12 +9,12 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from manybridge.bridge.context import Context
 from manybridge.bridge.nodes import Check, Schema, TypeNode, UnsupportedAnnotationError
-from manybridge.bridge.problems import Path, Problem, invalid_arguments, note, note_missing, note_unknown, report
+from manybridge.bridge.problems import Path, Problems, invalid_arguments, note, note_missing, note_unknown, report
 from manybridge.bridge.schemas import TypeCompiler, with_default
 from manybridge.bridge.signatures import EMPTY, Parameter, Place, Signature, handler_kind, read_signature
 
 Validate: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
-CheckAll: TypeAlias = Callable[[dict[str, Any], list[Problem]], dict[str, Any]]
+CheckAll: TypeAlias = Callable[[dict[str, Any], Problems], dict[str, Any]]
 
 CONTEXT_NAME: Final = "ctx"
 MAX_KNOWN_SHOWN: Final = 50
@@ -200,7 +200,7 @@ def _whole_validator(item: _Compiled, command: str) -> Validate:
     name, check = item.parameter.name, item.node.check
     known = list(item.node.schema.get("properties", ()))[:MAX_KNOWN_SHOWN]
 
-    def check_all(args: dict[str, Any], problems: list[Problem]) -> dict[str, Any]:
+    def check_all(args: dict[str, Any], problems: Problems) -> dict[str, Any]:
         return {name: check(args, None, problems)}
 
     return _guarded(check_all, command, known, closed=bool(known))
@@ -214,12 +214,12 @@ def _validator(taken: list[_Compiled], extra: _Compiled | None, reserved: frozen
     needed = {item.parameter.name: item.node.expected for item in taken if item.parameter.required}
     required, known = frozenset(needed), list(entries)[:MAX_KNOWN_SHOWN]
 
-    def check_other(name: str, value: Any, problems: list[Problem]) -> Any:
+    def check_other(name: str, value: Any, problems: Problems) -> Any:
         if extra is not None and name not in reserved:
             return extra.node.check(value, (None, name), problems)
         return note_unknown(problems, (None, str(name)), entries, value)
 
-    def check_all(args: dict[str, Any], problems: list[Problem]) -> dict[str, Any]:
+    def check_all(args: dict[str, Any], problems: Problems) -> dict[str, Any]:
         values = {}
         for name, value in args.items():
             entry = entries.get(name)
@@ -240,7 +240,7 @@ def _guarded(check_all: CheckAll, command: str, known: list[str], *, closed: boo
     """Turn everything that can be wrong with `args` into one error."""
 
     def validate(args: dict[str, Any]) -> dict[str, Any]:
-        problems: list[Problem] = []
+        problems = Problems()
         values: dict[str, Any] = {}
         try:
             if isinstance(args, dict):

@@ -88,7 +88,7 @@ def check_required_modules(cls: type[Bridge]) -> None:
     """Look for the modules that a bridge needs, without importing them.
 
     Raises:
-        BridgeError: `missing_package`; details hold `modules`, `packages` and the `command` that installs them.
+        BridgeError: `missing_package`; details hold `modules`, `packages`, `interpreter` and the `command` to install.
     """
     missing = [name for name in cls.required_modules if not _exists(name)]
     if not missing:
@@ -99,7 +99,7 @@ def check_required_modules(cls: type[Bridge]) -> None:
         ErrorCode.MISSING_PACKAGE,
         f"The bridge {cls.name} needs {', '.join(missing)}, which {sys.executable} does not have. "
         f"Install with: {command}",
-        details={"modules": missing, "packages": packages, "command": command},
+        details={"modules": missing, "packages": packages, "interpreter": sys.executable, "command": command},
     )
 
 
@@ -111,7 +111,7 @@ def package_of(module: str) -> str:
 
 def install_command(packages: Iterable[str]) -> str:
     """What a person types to install packages for this interpreter."""
-    return f"{sys.executable} -m pip install {' '.join(packages)}"
+    return f"uv pip install --python {sys.executable} {' '.join(packages)}"
 
 
 def _exists(module: str) -> bool:

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from manybridge.bridge.problems import MAX_PROBLEMS, Path, Problem, report
+from manybridge.bridge.problems import MAX_PROBLEMS, Path, Problems, report
 
 Schema: TypeAlias = dict[str, Any]
-Check: TypeAlias = Callable[[Any, Path, list[Problem]], Any]
+Check: TypeAlias = Callable[[Any, Path, Problems], Any]
 
 JSON_TYPES: Final[frozenset[type]] = frozenset({str, int, float, bool, types.NoneType, list, dict})
 NOTHING: Final[frozenset[type]] = frozenset()
@@ -52,11 +52,11 @@ class UnsupportedAnnotationError(Exception):
 # ---------------------------------------------------------------- values without parts
 
 
-def _accept(value: Any, path: Path, problems: list[Problem]) -> Any:  # noqa: ARG001  # the shape of every check
+def _accept(value: Any, path: Path, problems: Problems) -> Any:  # noqa: ARG001  # the shape of every check
     return value
 
 
-def check_float(value: Any, path: Path, problems: list[Problem]) -> Any:
+def check_float(value: Any, path: Path, problems: Problems) -> Any:
     """Take any JSON number, as a float."""
     if isinstance(value, int) and not isinstance(value, bool):
         try:
@@ -68,7 +68,7 @@ def check_float(value: Any, path: Path, problems: list[Problem]) -> Any:
     return report(problems, path, "number", value)
 
 
-def check_int(value: Any, path: Path, problems: list[Problem]) -> Any:
+def check_int(value: Any, path: Path, problems: Problems) -> Any:
     """Take a JSON integer, also one that was written as `3.0`."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
@@ -78,7 +78,7 @@ def check_int(value: Any, path: Path, problems: list[Problem]) -> Any:
 
 
 def _instance_check(kind: type, expected: str) -> Check:
-    def check(value: Any, path: Path, problems: list[Problem]) -> Any:
+    def check(value: Any, path: Path, problems: Problems) -> Any:
         return value if isinstance(value, kind) else report(problems, path, expected, value)
 
     return check
@@ -106,7 +106,7 @@ def _choice_node(choices: Sequence[tuple[Any, Any]]) -> TypeNode:
     shown = ", ".join("null" if value is None else repr(value) for value in values[:MAX_PROBLEMS])
     expected = f"one of {shown}" if len(values) > 1 else shown
 
-    def check(value: Any, path: Path, problems: list[Problem]) -> Any:
+    def check(value: Any, path: Path, problems: Problems) -> Any:
         if value is None or isinstance(value, (str, int, float)):
             key = (isinstance(value, bool), value)
             if key in known:
@@ -145,7 +145,7 @@ def array_node(item: TypeNode) -> TypeNode:
         return ARRAY_NODE
     exact, check_item = item.exact, item.check
 
-    def check(value: Any, path: Path, problems: list[Problem]) -> Any:
+    def check(value: Any, path: Path, problems: Problems) -> Any:
         if not isinstance(value, list):
             return report(problems, path, "array", value)
         if exact.issuperset(map(type, value)):
@@ -164,7 +164,7 @@ def tuple_node(array: TypeNode) -> TypeNode:
     """A list of any length, given to the handler as a tuple."""
     check_array = array.check
 
-    def check(value: Any, path: Path, problems: list[Problem]) -> Any:
+    def check(value: Any, path: Path, problems: Problems) -> Any:
         items = check_array(value, path, problems)
         return tuple(items) if isinstance(items, list) else items
 
@@ -176,7 +176,7 @@ def fixed_tuple_node(items: Sequence[TypeNode]) -> TypeNode:
     size = len(items)
     expected = f"array of {size} item{'' if size == 1 else 's'}"
 
-    def check(value: Any, path: Path, problems: list[Problem]) -> Any:
+    def check(value: Any, path: Path, problems: Problems) -> Any:
         if not isinstance(value, list) or len(value) != size:
             return report(problems, path, expected, value)
         pairs = enumerate(zip(items, value, strict=True))
@@ -194,7 +194,7 @@ def mapping_node(item: TypeNode) -> TypeNode:
         return OBJECT_NODE
     exact, check_item = item.exact, item.check
 
-    def check(value: Any, path: Path, problems: list[Problem]) -> Any:
+    def check(value: Any, path: Path, problems: Problems) -> Any:
         if not isinstance(value, dict):
             return report(problems, path, "object", value)
         if exact.issuperset(map(type, value.values())):
@@ -214,20 +214,19 @@ def union_node(branches: Sequence[TypeNode]) -> TypeNode:
     """The first branch that takes the value."""
     expected = " or ".join(dict.fromkeys(branch.expected for branch in branches))
 
-    def check(value: Any, path: Path, problems: list[Problem]) -> Any:
-        fitting: list[list[Problem]] = []
-        for branch in branches:
-            attempt: list[Problem] = []
-            result = branch.check(value, path, attempt)
-            if not attempt:
-                return result
-            if value.__class__ in branch.accepts:
-                fitting.append(attempt)
-        # If one branch alone is of the value's kind, what it says about the parts is what the caller wants to know.
-        if len(fitting) == 1 and isinstance(value, (list, dict)):
-            problems.extend(fitting[0][: MAX_PROBLEMS - len(problems)])
-            return None
-        return report(problems, path, expected, value)
+    def check(value: Any, path: Path, problems: Problems) -> Any:
+        memo = problems.memo
+        if memo is None:
+            memo = problems.memo = {}
+        key = (id(check), id(value))
+        outcome = memo.get(key)
+        if outcome is None:
+            outcome = _first_fit(branches, expected, value, path, memo)
+            if isinstance(value, (list, dict)):  # scalars are shared between places, and cheap
+                memo[key] = outcome
+        result, found = outcome
+        problems.extend(found[: MAX_PROBLEMS - len(problems)])
+        return result
 
     exact: set[type] = set()
     earlier: set[type] = set()  # a branch tried before may convert the value, so it decides
@@ -236,6 +235,27 @@ def union_node(branches: Sequence[TypeNode]) -> TypeNode:
         earlier |= branch.accepts
     schema = {"anyOf": [branch.schema for branch in branches]}
     return TypeNode(schema, check, expected, frozenset(exact), frozenset(earlier))
+
+
+def _first_fit(
+    branches: Sequence[TypeNode], expected: str, value: Any, path: Path, memo: dict[Any, Any]
+) -> tuple[Any, Problems]:
+    """What the first branch that takes the value makes of it, or the problems to report."""
+    closest = None
+    for branch in branches:
+        attempt = Problems()
+        attempt.memo = memo
+        result = branch.check(value, path, attempt)
+        if not attempt:
+            return result, attempt
+        if value.__class__ in branch.accepts and (closest is None or len(attempt) < len(closest)):
+            closest = attempt
+    # Where a branch is of the value's kind, what it says about the parts is what the caller wants to know.
+    if closest is not None and isinstance(value, (list, dict)):
+        return None, closest
+    found = Problems()
+    report(found, path, expected, value)
+    return None, found
 
 
 def described_node(node: TypeNode, metadata: tuple[Any, ...]) -> TypeNode:

@@ -53,23 +53,34 @@ class Problem(NamedTuple):
         return f"{self.argument}: expected {self.expected}, found {self.found}"
 
 
-def report(problems: list[Problem], path: Path, expected: str, value: Any) -> None:
+class Problems(list[Problem]):
+    """Everything that is wrong with the arguments of one call, so far.
+
+    Attributes:
+        memo: what each union made of each array or object, or None before the first. Without it, a union that contains
+            itself would look at the innermost part once for every way to get there, which is 2 to the power of depth.
+    """
+
+    memo: dict[tuple[int, int], tuple[Any, Problems]] | None = None
+
+
+def report(problems: Problems, path: Path, expected: str, value: Any) -> None:
     """Note that `value` at `path` is not what was expected."""
     note(problems, path, expected, describe_value(value))
 
 
-def note(problems: list[Problem], path: Path, expected: str, found: str) -> None:
+def note(problems: Problems, path: Path, expected: str, found: str) -> None:
     """Like `report`, in words of your own about what was found."""
     if len(problems) < MAX_PROBLEMS:
         problems.append(Problem(format_path(path), expected, found))
 
 
-def note_missing(problems: list[Problem], path: Path, expected: str) -> None:
+def note_missing(problems: Problems, path: Path, expected: str) -> None:
     """Note that nothing lies at `path`, where something must."""
     note(problems, path, expected, NOTHING_FOUND)
 
 
-def note_unknown(problems: list[Problem], path: Path, known: Iterable[str], value: Any) -> None:
+def note_unknown(problems: Problems, path: Path, known: Iterable[str], value: Any) -> None:
     """Note that nothing is called what the last step of `path` says."""
     if len(problems) < MAX_PROBLEMS and path is not None:
         closest = closest_match(str(path[1]), known)

@@ -34,7 +34,7 @@ from manybridge.bridge.nodes import (
     tuple_node,
     union_node,
 )
-from manybridge.bridge.problems import Path, Problem
+from manybridge.bridge.problems import Path, Problems
 
 _ARRAYS: Final = frozenset({list, abc.Sequence, abc.MutableSequence, abc.Iterable, abc.Collection})
 _OBJECTS: Final = frozenset({dict, abc.Mapping, abc.MutableMapping})
@@ -135,7 +135,7 @@ class TypeCompiler:
         """Stand in for a structure that contains itself while it is being compiled."""
         self._recursive.add(cls)
 
-        def check(value: Any, path: Path, problems: list[Problem]) -> Any:
+        def check(value: Any, path: Path, problems: Problems) -> Any:
             return self._finished[cls].check(value, path, problems)
 
         return TypeNode({"$ref": f"#/$defs/{self._open[cls]}"}, check, "object", NOTHING, frozenset({dict}))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 from manybridge.bridge.nodes import NOTHING, Schema, TypeNode, UnsupportedAnnotationError
-from manybridge.bridge.problems import MAX_PROBLEMS, Path, Problem, note, note_missing, note_unknown, report
+from manybridge.bridge.problems import MAX_PROBLEMS, Path, Problems, note, note_missing, note_unknown, report
 from manybridge.bridge.schemas import TypeCompiler, with_default
 
 Build: TypeAlias = Callable[[dict[str, Any]], Any]
@@ -88,7 +88,7 @@ def _structure_node(cls: type, fields: dict[str, _Field], build: Build) -> TypeN
         "additionalProperties": False,
     }
 
-    def check(value: Any, path: Path, problems: list[Problem]) -> Any:
+    def check(value: Any, path: Path, problems: Problems) -> Any:
         if not isinstance(value, dict):
             return report(problems, path, "object", value)
         before = len(problems)
@@ -102,9 +102,7 @@ def _structure_node(cls: type, fields: dict[str, _Field], build: Build) -> TypeN
     return TypeNode(schema, check, "object", NOTHING, frozenset({dict}))
 
 
-def _check_keys(
-    fields: dict[str, _Field], value: dict[str, Any], path: Path, problems: list[Problem]
-) -> dict[str, Any]:
+def _check_keys(fields: dict[str, _Field], value: dict[str, Any], path: Path, problems: Problems) -> dict[str, Any]:
     values = {}
     for name, part in value.items():
         field = fields.get(name)
@@ -118,7 +116,7 @@ def _check_keys(
     return values
 
 
-def _construct(cls: type, build: Build, values: dict[str, Any], path: Path, problems: list[Problem]) -> Any:
+def _construct(cls: type, build: Build, values: dict[str, Any], path: Path, problems: Problems) -> Any:
     try:
         return build(values)
     except RecursionError:
