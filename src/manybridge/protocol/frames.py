@@ -18,7 +18,8 @@ size can't exhaust a 1 GiB container."""
 ABSOLUTE_MAX_FRAME_BYTES: Final = 2**32 - 1
 """What the length field can say."""
 
-_HEADER = struct.Struct(">I")
+_HEADER: Final = struct.Struct(">I")
+_unpack_header: Final = _HEADER.unpack_from
 
 
 class OversizedFrame(NamedTuple):
@@ -44,63 +45,71 @@ class FrameDecoder:
 
     Never raises on input: whatever the bytes are, they are frames, oversized frames, or the beginning of one. Memory
     is bounded by `max_frame_bytes` plus one chunk, since the body of an oversized frame is dropped while it arrives.
+
+    Every byte is copied once at most. A frame that lies whole in a chunk is a slice of it; a longer one grows in a
+    `bytearray`, which is handed out itself. So a frame is `bytes` or `bytearray`; both compare and decode alike.
     """
 
-    __slots__ = ("_buffer", "_max_frame_bytes", "_skip")
+    __slots__ = ("_body", "_header", "_max_frame_bytes", "_missing")
 
     def __init__(self, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES) -> None:
         self._max_frame_bytes = max_frame_bytes
-        self._buffer = bytearray()
-        self._skip = 0
+        self._header = b""  # of a header that is not complete: 0 to 3 bytes
+        self._body: bytearray | None = None  # of the frame that is not complete; None where it is being skipped
+        self._missing = 0  # how many bytes that frame still lacks; 0 between frames
 
-    def receive_data(self, data: bytes) -> list[bytes | OversizedFrame]:
+    def receive_data(self, data: bytes) -> list[bytes | bytearray | OversizedFrame]:
         """Take the next bytes of the stream and return the frames that they complete, in order."""
-        if self._skip:
-            data = self._skip_oversized(data)
-        frames: list[bytes | OversizedFrame] = []
-        buffer = self._buffer
-        if buffer:
-            buffer += data
-            position = self._cut(buffer, frames)
-            del buffer[:position]
-        else:
-            # The common case, a chunk that begins with a header, is cut without copying it into the buffer first.
-            position = self._cut(data, frames)
-            if position < len(data):
-                buffer += memoryview(data)[position:]
+        frames: list[bytes | bytearray | OversizedFrame] = []
+        if self._missing:
+            data = self._continue_frame(data, frames)
+            if not data:
+                return frames
+        if self._header:
+            data = self._header + data
+            self._header = b""
+        position, end, longest = 0, len(data), self._max_frame_bytes
+        while end - position >= HEADER_BYTES:
+            (length,) = _unpack_header(data, position)
+            position += HEADER_BYTES
+            if length > longest:
+                frames.append(OversizedFrame(length))
+            elif position + length <= end:
+                frames.append(data[position : position + length])
+            else:
+                self._body = bytearray(memoryview(data)[position:])
+            position += length
+        if position > end:
+            self._missing = position - end
+        elif position < end:
+            self._header = data[position:]
         return frames
 
     def receive_eof(self) -> int:
-        """The stream ended. Return how many bytes of an incomplete frame were lost (0 after a clean end)."""
-        lost = len(self._buffer) + (1 if self._skip else 0)
-        self._buffer.clear()
-        self._skip = 0
+        """The stream ended. Return how many bytes of an incomplete frame were lost; 0 after a clean end.
+
+        Of an oversized frame only the header counts: its body was lost before.
+        """
+        lost = len(self._header)
+        if self._missing:
+            lost = HEADER_BYTES + self.buffered_bytes
+        self._header, self._body, self._missing = b"", None, 0
         return lost
 
     @property
     def buffered_bytes(self) -> int:
-        """How many bytes wait for the rest of their frame."""
-        return len(self._buffer)
+        """How many bytes wait for the rest of their frame, in memory."""
+        return len(self._header) + (0 if self._body is None else len(self._body))
 
-    def _cut(self, data: bytes | bytearray, frames: list[bytes | OversizedFrame]) -> int:
-        position, end = 0, len(data)
-        while end - position >= HEADER_BYTES:
-            (length,) = _HEADER.unpack_from(data, position)
-            body = position + HEADER_BYTES
-            if length > self._max_frame_bytes:
-                frames.append(OversizedFrame(length))
-                available = end - body
-                if available < length:
-                    self._skip = length - available
-                    return end
-            elif end - body < length:
-                break
-            else:
-                frames.append(bytes(data[body : body + length]))
-            position = body + length
-        return position
-
-    def _skip_oversized(self, data: bytes) -> bytes:
-        dropped = min(self._skip, len(data))
-        self._skip -= dropped
-        return data[dropped:]
+    def _continue_frame(self, data: bytes, frames: list[bytes | bytearray | OversizedFrame]) -> bytes:
+        """Give the frame that is not complete what it lacks; return the rest of `data`."""
+        taken, rest = data, b""
+        if len(data) > self._missing:
+            taken, rest = data[: self._missing], data[self._missing :]
+        self._missing -= len(taken)
+        if self._body is not None:
+            self._body += taken
+            if not self._missing:
+                frames.append(self._body)
+                self._body = None
+        return rest
