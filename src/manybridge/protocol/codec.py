@@ -4,7 +4,8 @@ Strict out: what we write is JSON as RFC 8259 has it (https://www.rfc-editor.org
 surrogates, string keys. A value that JSON can't carry becomes a *marker* that names its type and shows nothing of its
 content, because a `repr` may hold a key or a customer's text.
 
-Strict in: UTF-8, one JSON value, and no `NaN`.
+Strict in: UTF-8, one JSON value, and no `NaN`. As with every JSON reader of the standard library, of two equal keys
+the last counts, and a number beyond the range of a double is infinite (and leaves as `null`).
 
 `msgspec` is used where the environment happens to have it (it is 5 to 10 times faster and agrees with the standard
 library on every value that the tests compare); the worker side never requires it.
@@ -13,6 +14,8 @@ library on every value that the tests compare); the worker side never requires i
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any, Final
 
 MARKER_KEY: Final = "$unserializable"
@@ -20,6 +23,10 @@ MARKER_KEY: Final = "$unserializable"
 
 MAX_DEPTH: Final = 200
 """Nesting beyond this is cut with a marker when we sanitise; the standard parser gives up near 1,000."""
+
+MAX_INT_BITS: Final = 14_000
+"""4,215 digits: Python refuses to write or read integers of more than 4,300
+(https://docs.python.org/3/library/stdtypes.html#int-max-str-digits)."""
 
 
 class InvalidJSONError(ValueError):
@@ -32,8 +39,7 @@ class NotSerializableError(TypeError):
 
 def marker_for(value: object) -> dict[str, str]:
     """The marker that stands for `value`: its type's full name and nothing else."""
-    kind = type(value)
-    return {MARKER_KEY: f"{kind.__module__}.{kind.__qualname__}"}
+    return {MARKER_KEY: _type_name(value)}
 
 
 def encode_strict(message: Any) -> bytes:
@@ -48,29 +54,94 @@ def encode_strict(message: Any) -> bytes:
         raise NotSerializableError(str(error)) from None
 
 
-def sanitize(value: Any, depth: int = 0) -> Any:
-    """Return `value` with everything that JSON can't carry replaced.
+# ---------------------------------------------------------------- what JSON can't carry
 
-    Tuples and sets become lists; dates, UUIDs, decimals and paths strings; bytes base64 text; enums their value;
-    dataclasses objects; `NaN` and infinities `null`; non-string keys strings; lone surrogates a question mark; anything
-    else a marker.
+
+def sanitize(value: Any) -> Any:
+    """Return `value` with everything that JSON can't carry replaced. Never raises, whatever objects are in it.
+
+    Tuples and sets become lists; dates, times, durations, UUIDs, decimals and paths strings; bytes base64 text; enums
+    their value; dataclasses and their like objects; `NaN` and infinities `null`; other keys strings; lone surrogates a
+    question mark; anything else a marker, also a container inside itself and what is nested deeper than `MAX_DEPTH`.
     """
+    return _sanitize(value, set())
+
+
+def _sanitize(value: Any, path: set[int]) -> Any:
+    """Sanitise `value`, which lies inside the containers whose identities are `path`."""
     if value is None or value is True or value is False:
         return value
     kind = type(value)
     if kind is str:
         return _clean_text(value)
     if kind is int:
-        return value
+        return value if value.bit_length() <= MAX_INT_BITS else marker_for(value)
     if kind is float:
         return value if value - value == 0.0 else None
-    if depth >= MAX_DEPTH:
+    if len(path) >= MAX_DEPTH or id(value) in path:
         return marker_for(value)
+    path.add(id(value))
+    try:
+        return _sanitize_object(value, path)
+    except Exception:  # noqa: BLE001  # a border: properties and methods of objects that user code returned
+        return marker_for(value)
+    finally:
+        path.discard(id(value))
+
+
+def _sanitize_object(value: Any, path: set[int]) -> Any:
     if isinstance(value, dict):
-        return {_key(key): sanitize(item, depth + 1) for key, item in value.items()}
+        # A copy of the items, because another thread of the user's may go on changing the dictionary.
+        return {_key(key): _sanitize(item, path) for key, item in list(value.items())}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [sanitize(item, depth + 1) for item in value]
-    return _sanitize_object(value, depth)
+        return [_sanitize(item, path) for item in value]
+    for kinds, convert in _conversions():
+        if isinstance(value, kinds):
+            return _sanitize(convert(value), path)
+    names = _field_names(value)
+    if names is not None:
+        # A field that was deleted, or never set, is left out.
+        return {name: _sanitize(getattr(value, name), path) for name in names if hasattr(value, name)}
+    # numpy's and torch's zero-dimensional scalars carry their number in item(); anything larger is a marker.
+    if getattr(value, "shape", None) == () and callable(getattr(value, "item", None)):
+        return _sanitize(value.item(), path)
+    return marker_for(value)
+
+
+@cache
+def _conversions() -> tuple[tuple[Any, Callable[[Any], Any]], ...]:
+    """Types, with what turns their values into something simpler. Imported here because most workers never ask."""
+    from base64 import b64encode
+    from datetime import date, time, timedelta
+    from decimal import Decimal
+    from enum import Enum
+    from os import PathLike, fspath
+    from uuid import UUID
+
+    return (
+        (Enum, lambda value: value.value),
+        # Subclasses, such as numpy.float64 and the string types of frameworks, become what they extend.
+        (str, str.__str__),
+        (int, int),
+        (float, float),
+        ((date, time), _iso_moment),
+        (timedelta, _iso_duration),
+        ((UUID, Decimal), str),
+        ((bytes, bytearray, memoryview), lambda value: b64encode(value).decode()),
+        (PathLike, fspath),
+    )
+
+
+def _field_names(value: Any) -> Iterable[str] | None:
+    """The fields of a dataclass instance, or of the like made with attrs or msgspec; None for anything else."""
+    kind = type(value)
+    if hasattr(kind, "__dataclass_fields__"):
+        from dataclasses import fields
+
+        return [field.name for field in fields(kind)]
+    if hasattr(kind, "__attrs_attrs__"):
+        return [attribute.name for attribute in kind.__attrs_attrs__]
+    return getattr(kind, "__struct_fields__", None)
 
 
 def _clean_text(text: str) -> str:
@@ -78,109 +149,100 @@ def _clean_text(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _key(key: object) -> str:
+def _key(key: Any) -> str:
+    """The string that stands for a key: its own text, that of its value, or its type's name in angle brackets."""
     if isinstance(key, str):
-        return _clean_text(str(key))
+        return _clean_text(str.__str__(key))
     if key is None or key is True or key is False:
         return {None: "null", True: "true", False: "false"}[key]
-    if isinstance(key, (int, float)):
-        return str(key)
-    return f"<{type(key).__module__}.{type(key).__qualname__}>"
+    if isinstance(key, float):
+        return float.__repr__(key)
+    plain = sanitize(key)
+    if type(plain) in (str, int, float):
+        return str(plain)
+    return f"<{_type_name(key)}>"
 
 
-def _sanitize_object(value: Any, depth: int) -> Any:
-    from base64 import b64encode
-    from datetime import date, datetime, time
-    from decimal import Decimal
-    from enum import Enum
-    from os import PathLike, fspath
-    from uuid import UUID
-
-    if isinstance(value, Enum):
-        return sanitize(value.value, depth + 1)
-    if isinstance(value, (str, int, float)):
-        return sanitize(_plain(value), depth + 1)
-    if isinstance(value, (date, time)):
-        text = value.isoformat()
-        return f"{text[:-6]}Z" if isinstance(value, (datetime, time)) and text.endswith("+00:00") else text
-    if isinstance(value, (UUID, Decimal)):
-        return str(value)
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return b64encode(value).decode()
-    if isinstance(value, PathLike):
-        return sanitize(fspath(value), depth + 1)
-    fields = getattr(type(value), "__dataclass_fields__", None)
-    if fields is not None and not isinstance(value, type):
-        return {name: sanitize(getattr(value, name, None), depth + 1) for name in fields}
-    return _sanitize_scalar(value)
+def _type_name(value: object) -> str:
+    kind = type(value)
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _plain(value: str | int | float) -> str | int | float:
-    """Strip a subclass (numpy.float64, IntEnum members already gone, framework string types) to its base."""
-    if isinstance(value, str):
-        return str.__str__(value)
-    return int(value) if isinstance(value, int) else float(value)
+def _iso_moment(value: Any) -> str:
+    text: str = value.isoformat()
+    return f"{text[:-6]}Z" if text.endswith("+00:00") else text
 
 
-def _sanitize_scalar(value: Any) -> Any:
-    # numpy's and torch's zero-dimensional scalars carry their number in item(); anything larger is a marker.
-    if getattr(value, "shape", None) == () and callable(getattr(value, "item", None)):
-        item = value.item()
-        if isinstance(item, (bool, int, float, str)):
-            return sanitize(item)
-    return marker_for(value)
+def _iso_duration(value: Any) -> str:
+    """ISO 8601 duration in days and seconds, as msgspec writes it: `P1DT3.5S`, `-PT0.001S`, `P0D`."""
+    sign = "-" if value.days < 0 else ""
+    value = abs(value)
+    seconds = f"{value.seconds}.{value.microseconds:06}".rstrip("0").rstrip(".")
+    time = f"T{seconds}S" if seconds != "0" else ""
+    days = f"{value.days}D" if value.days or not time else ""
+    return f"{sign}P{days}{time}"
 
 
-def _encode_portable(message: Any) -> bytes:
-    """Encode with the standard library, replacing what JSON can't carry."""
-    try:
-        return json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-    except (TypeError, ValueError, RecursionError):
-        return json.dumps(sanitize(message), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-
-
-def _decode_portable(data: bytes) -> Any:
-    try:
-        return json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        # The parser's own text quotes its input; ours says only where to look.
-        raise InvalidJSONError(f"the {len(data)} bytes are not one strict UTF-8 JSON value") from None
+# ---------------------------------------------------------------- with the standard library alone
 
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(name)
 
 
-encode = _encode_portable
+# Made once: json.dumps and json.loads make a new coder for each message that does not want their defaults.
+_dump: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=sanitize).encode
+_load: Final = json.JSONDecoder(parse_constant=_refuse_constant).decode
+
+
+def _encode_portable(message: Any) -> bytes:
+    """Encode with the standard library, replacing what JSON can't carry."""
+    try:
+        return _dump(message).encode()
+    except Exception:  # noqa: BLE001  # ValueError, TypeError, RecursionError, and what user code in a subclass raises
+        return _dump(sanitize(message)).encode()
+
+
+def _decode_portable(data: bytes | bytearray) -> Any:
+    try:
+        return _load(data.decode())
+    except (ValueError, RecursionError):
+        # The parser's own text quotes its input; ours says only where to look.
+        raise InvalidJSONError(f"the {len(data)} bytes are not one strict UTF-8 JSON value") from None
+
+
+encode: Callable[[Any], bytes] = _encode_portable
 """Encode a message; never raises for a value of any type (see `sanitize`)."""
 
-decode = _decode_portable
+decode: Callable[[bytes | bytearray], Any] = _decode_portable
 """Decode one JSON value.
 
 Raises:
     InvalidJSONError: not UTF-8, not JSON, more than one value, `NaN`, or nested too deeply.
 """
 
+# ---------------------------------------------------------------- with msgspec
+
 try:
     import msgspec
 except ImportError:
     pass
 else:
-    _fast_encode = msgspec.json.Encoder().encode
+    _fast_encode = msgspec.json.Encoder(enc_hook=sanitize).encode
     _fast_decode = msgspec.json.Decoder().decode
 
     def _encode_fast(message: Any) -> bytes:
         """Encode with msgspec where it agrees with `sanitize`, which is asked for the rest."""
         try:
             return _fast_encode(message)
-        except Exception:  # msgspec raises TypeError, ValueError, RecursionError and UnicodeEncodeError here
+        except Exception:  # noqa: BLE001  # TypeError, ValueError, RecursionError, UnicodeEncodeError and user code's
             return _encode_portable(message)
 
-    def _decode_fast(data: bytes) -> Any:
+    def _decode_fast(data: bytes | bytearray) -> Any:
         """Decode with msgspec; what it refuses, the standard library judges, so that both environments agree."""
         try:
             return _fast_decode(data)
-        except Exception:  # MsgspecError and RecursionError; the portable decoder decides what they mean
+        except Exception:  # noqa: BLE001  # MsgspecError and RecursionError; the portable decoder says what they mean
             return _decode_portable(data)
 
     encode = _encode_fast
