@@ -11,8 +11,15 @@ Two machines decide legality, and both are data:
 
 The state diagrams and the message reference in the docs are drawn from these tables (`manybridge.protocol.reference`).
 
+Who enforces what. Requests, events and replies are checked against the tables here, at both ends. A cancel or a
+call_result for a call that is not open is no breach: the reply may have crossed it on the wire. Both are commands like
+any other to this module; the worker answers them with what it found.
+
 The two ends treat a breach differently on purpose. A worker answers it (`Malformed`) because its client may be a
 person at a raw port. A client raises `RemoteProtocolError`, because a worker whose stream is in doubt must be killed.
+
+Threads. One thread at a time may receive, and one at a time may send; the two may be different ones. They share only
+the table of open calls, whose changes are single dictionary operations.
 """
 
 from __future__ import annotations
@@ -25,14 +32,14 @@ from manybridge.protocol.errors import ErrorCode, LocalProtocolError, RemoteProt
 from manybridge.protocol.frames import DEFAULT_MAX_FRAME_BYTES, FrameDecoder, OversizedFrame, encode_frame
 from manybridge.protocol.messages import (
     EVENT_CALL,
+    EXTENSION_FIELDS,
     PROTOCOL_VERSION,
-    ErrorReply,
     Event,
     Malformed,
     MessageId,
-    Reply,
     Request,
     WorkerMessage,
+    is_message_id,
     json_type,
     request_from_object,
     request_to_object,
@@ -111,16 +118,12 @@ class _Calls:
         """Record a request. False if a call with this id is open already."""
         if id in self._open:
             return False
-        step = Step.STREAM_REQUEST if stream else Step.REQUEST
-        self._open[id] = (CALL_TRANSITIONS[CallState.IDLE][step], 0)
+        self._open[id] = _BEGUN_STREAMING if stream else _BEGUN
         return True
 
     def advance(self, id: MessageId, step: Step) -> int | None:
         """Record an event and return its number; None if no event is legal for this call now."""
-        entry = self._open.get(id)
-        if entry is None:
-            return None
-        state, seq = entry
+        state, seq = self._open.get(id, _IDLE)
         following = CALL_TRANSITIONS[state].get(step)
         if following is None:
             return None
@@ -129,16 +132,18 @@ class _Calls:
 
     def finish(self, id: MessageId) -> bool:
         """Record a reply. False if the call is not open."""
-        try:
-            return self._open.pop(id, None) is not None
-        except TypeError:  # an id that only a lenient connection reads, such as an array
-            return False
+        return self._open.pop(id, None) is not None
 
     def __contains__(self, id: MessageId) -> bool:
         return id in self._open
 
     def __len__(self) -> int:
         return len(self._open)
+
+
+_IDLE: Final = (CallState.IDLE, 0)
+_BEGUN: Final = (CALL_TRANSITIONS[CallState.IDLE][Step.REQUEST], 0)
+_BEGUN_STREAMING: Final = (CALL_TRANSITIONS[CallState.IDLE][Step.STREAM_REQUEST], 0)
 
 
 class _Connection:
@@ -166,23 +171,28 @@ class _Connection:
         return self._decoder.buffered_bytes
 
     def accept_hello(self) -> None:
-        """Both ends agreed on version 2; there is no way back."""
+        """Both ends agreed on version 2; there is no way back.
+
+        Raises:
+            LocalProtocolError: the connection is closed.
+        """
         self._move(Step.HELLO_ACCEPTED)
 
     def receive_eof(self) -> int:
-        """The other end closed. Return how many bytes of an incomplete frame were lost."""
-        lost = self._decoder.receive_eof()
+        """The other end closed. Return how many bytes of an incomplete frame were lost. May be called again."""
         if self.state is not ConnectionState.CLOSED:
             self._move(Step.END_OF_STREAM)
-        return lost
+        return self._decoder.receive_eof()
 
     def _move(self, step: Step) -> None:
         following = CONNECTION_TRANSITIONS[self.state].get(step)
         if following is None:
-            raise LocalProtocolError(ErrorCode.PROTOCOL_VIOLATION, f"{step} is not legal when {self.state}")
+            raise LocalProtocolError(
+                ErrorCode.PROTOCOL_VIOLATION, f"{step} is not legal on a connection that is {self.state}"
+            )
         self.state = following
 
-    def _frame(self, message: dict[str, Any]) -> bytes:
+    def _to_frame(self, message: dict[str, Any]) -> bytes:
         payload = codec.encode(message)
         if len(payload) > self.max_frame_bytes:
             raise LocalProtocolError(
@@ -193,11 +203,34 @@ class _Connection:
             )
         return encode_frame(payload)
 
+    def _from_frame(self, frame: bytes | bytearray | OversizedFrame) -> Any:
+        """Return the JSON value in a frame.
+
+        Raises:
+            RemoteProtocolError: `frame_too_large`, `invalid_frame` or `invalid_json`.
+        """
+        if isinstance(frame, OversizedFrame):
+            raise RemoteProtocolError(
+                ErrorCode.FRAME_TOO_LARGE,
+                f"the frame announces {frame.length} bytes, the limit is {self.max_frame_bytes}; its body is skipped",
+                length=frame.length,
+                limit=self.max_frame_bytes,
+            )
+        if not frame:
+            raise RemoteProtocolError(ErrorCode.INVALID_FRAME, "the frame is empty")
+        try:
+            return codec.decode(frame)
+        except codec.InvalidJSONError as error:
+            raise RemoteProtocolError(ErrorCode.INVALID_JSON, str(error)) from None
+
 
 class ClientConnection(_Connection):
     """The end that sends requests.
 
     After `RemoteProtocolError` the stream is in doubt and the connection must not be used again.
+
+    Args:
+        max_frame_bytes: a longer frame, in either direction, is an error.
     """
 
     def send_request(self, request: Request) -> bytes:
@@ -209,48 +242,34 @@ class ClientConnection(_Connection):
         """
         if self.state is ConnectionState.CLOSED:
             raise LocalProtocolError(ErrorCode.PROTOCOL_VIOLATION, "the connection is closed")
-        if not self._calls.begin(request.id, stream=request.stream):
+        if request.id in self._calls:
             raise LocalProtocolError(ErrorCode.PROTOCOL_VIOLATION, f"call {request.id!r} is open already")
-        try:
-            return self._frame(request_to_object(request))
-        except LocalProtocolError:
-            self._calls.finish(request.id)
-            raise
+        data = self._to_frame(request_to_object(request))
+        self._calls.begin(request.id, stream=request.stream)
+        return data
 
     def receive_data(self, data: bytes) -> list[WorkerMessage]:
-        """Take bytes from the worker and return the messages that they complete.
+        """Take bytes from the worker and return the messages that they complete, in order.
 
         Raises:
             RemoteProtocolError: the worker broke the protocol; messages before the breach in `data` are lost with it.
         """
         return [self._receive_frame(frame) for frame in self._decoder.receive_data(data)]
 
-    def _receive_frame(self, frame: bytes | OversizedFrame) -> WorkerMessage:
-        if type(frame) is OversizedFrame:
-            raise RemoteProtocolError(
-                ErrorCode.FRAME_TOO_LARGE,
-                f"the worker announced a frame of {frame.length} bytes, the limit is {self.max_frame_bytes}",
-                length=frame.length,
-                limit=self.max_frame_bytes,
-            )
-        assert type(frame) is bytes
-        try:
-            message = worker_message_from_object(codec.decode(frame))
-        except codec.InvalidJSONError as error:
-            raise RemoteProtocolError(ErrorCode.INVALID_JSON, f"the worker's frame is not JSON: {error}") from None
-        self._check(message)
-        return message
-
-    def _check(self, message: WorkerMessage) -> None:
-        if type(message) is Event:
-            step = Step.HOST_CALL if message.event == EVENT_CALL else Step.EVENT
-            expected = self._calls.advance(message.id, step)
-            if expected is None:
-                raise _breach(f"an event came for call {message.id!r}, which takes none")
-            if message.seq != expected:
-                raise _breach(f"event {message.seq} of call {message.id!r} came where {expected} was due")
+    def _receive_frame(self, frame: bytes | bytearray | OversizedFrame) -> WorkerMessage:
+        message = worker_message_from_object(self._from_frame(frame))
+        if isinstance(message, Event):
+            self._check_event(message)
         elif message.id is not None and not self._calls.finish(message.id):
             raise _breach(f"a reply came for call {message.id!r}, which is not open")
+        return message
+
+    def _check_event(self, event: Event) -> None:
+        due = self._calls.advance(event.id, _step_of(event.event))
+        if due is None:
+            raise _breach(f"an event came for call {event.id!r}, which takes none")
+        if event.seq != due:
+            raise _breach(f"event {event.seq} of call {event.id!r} came where {due} was due")
 
 
 class WorkerConnection(_Connection):
@@ -259,7 +278,8 @@ class WorkerConnection(_Connection):
     Args:
         max_frame_bytes: longer frames are skipped and reported.
         lenient: read requests as a version 1 script did until the client opts in: any id that is not null, any
-            command and any args; their handlers complain, not the reader.
+            command and any args; their handlers complain, not the reader. Such ids may be in use already, or be of
+            a type that no table can hold, so replies to them are not checked.
     """
 
     def __init__(self, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES, *, lenient: bool = False) -> None:
@@ -277,86 +297,66 @@ class WorkerConnection(_Connection):
             LocalProtocolError: nothing of the kind is legal for that call now, or the frame is too large. In the
                 latter case the call stays open, so that a shorter error can be sent for it.
         """
-        if type(message) is Event:
-            return self._frame(worker_message_to_object(message))
-        assert type(message) is not Event
-        if message.id is not None and not self._may_reply(message.id):
-            raise LocalProtocolError(ErrorCode.PROTOCOL_VIOLATION, f"call {message.id!r} is not open")
-        data = self._frame(worker_message_to_object(message))
-        if message.id is not None:
-            self._calls.finish(message.id)
+        if isinstance(message, Event):
+            return self._to_frame(worker_message_to_object(message))
+        id = message.id
+        if id is None:  # answers bytes that no call could be read from
+            return self._to_frame(worker_message_to_object(message))
+        if not self.lenient and id not in self._calls:
+            raise LocalProtocolError(ErrorCode.PROTOCOL_VIOLATION, f"call {id!r} is not open")
+        data = self._to_frame(worker_message_to_object(message))
+        if not self.lenient or is_message_id(id):
+            self._calls.finish(id)
         return data
 
     def event(self, id: MessageId, event: str, data: Any) -> Event:
-        """Number the next event of a call.
+        """Number the next event of a call; `send` makes it bytes. An event that is not sent leaves a gap.
 
         Raises:
             LocalProtocolError: the call is not open or did not ask for a stream.
         """
-        step = Step.HOST_CALL if event == EVENT_CALL else Step.EVENT
-        seq = self._calls.advance(id, step)
+        seq = self._calls.advance(id, _step_of(event)) if is_message_id(id) else None
         if seq is None:
             raise LocalProtocolError(ErrorCode.PROTOCOL_VIOLATION, f"call {id!r} takes no events")
         return Event(id, event, seq, data)
 
-    def _may_reply(self, id: MessageId) -> bool:
-        # A lenient client may reuse an id that is still open; each of its requests gets one reply.
-        return self.lenient or id in self._calls
-
-    def _receive_frame(self, frame: bytes | OversizedFrame) -> Request | Malformed:
-        if type(frame) is OversizedFrame:
-            text = f"the frame announces {frame.length} bytes, the limit is {self.max_frame_bytes}; its body is skipped"
-            return Malformed(
-                RemoteProtocolError(
-                    ErrorCode.FRAME_TOO_LARGE, text, length=frame.length, limit=self.max_frame_bytes
-                )
-            )
-        assert type(frame) is bytes
-        if not frame:
-            return Malformed(RemoteProtocolError(ErrorCode.INVALID_FRAME, "the frame is empty"))
+    def _receive_frame(self, frame: bytes | bytearray | OversizedFrame) -> Request | Malformed:
         try:
-            message = codec.decode(frame)
-        except codec.InvalidJSONError as error:
-            return Malformed(RemoteProtocolError(ErrorCode.INVALID_JSON, str(error)))
-        return self._receive_object(message)
-
-    def _receive_object(self, message: Any) -> Request | Malformed:
-        if type(message) is not dict:
-            text = f"a request is a JSON object, this is {json_type(message)}"
-            return Malformed(RemoteProtocolError(ErrorCode.INVALID_JSON, text))
-        if self.lenient and self.version == 1:
-            request = _lenient_request(message)
-            if not request.is_extended:
-                return self._begin_lenient(request)
-        try:
-            request = request_from_object(message)
+            return self._receive_object(self._from_frame(frame))
         except RemoteProtocolError as error:
             return Malformed(error, error.details.get("id"))
+
+    def _receive_object(self, message: Any) -> Request:
+        if type(message) is not dict:
+            raise RemoteProtocolError(
+                ErrorCode.INVALID_JSON, f"a request is a JSON object, this is {json_type(message)}"
+            )
+        if self.lenient and self.version == 1:
+            lenient_request = _lenient_request(message)
+            if not lenient_request.is_extended:
+                return self._begin_lenient(lenient_request)
+        request = request_from_object(message)
         if not self._calls.begin(request.id, stream=request.stream):
             text = f"call {request.id!r} is still open; an id may be used again after its reply"
-            return Malformed(RemoteProtocolError(ErrorCode.INVALID_REQUEST, text, id=request.id))
+            raise RemoteProtocolError(ErrorCode.INVALID_REQUEST, text, id=request.id)
         return request
 
-    def _begin_lenient(self, request: Request) -> Request | Malformed:
+    def _begin_lenient(self, request: Request) -> Request:
         if request.id is None or request.command is None:
-            return Malformed(
-                RemoteProtocolError(ErrorCode.INVALID_REQUEST, "a request needs an id and a command"), request.id
-            )
-        try:
+            raise RemoteProtocolError(ErrorCode.INVALID_REQUEST, "a request needs an id and a command", id=request.id)
+        if is_message_id(request.id):
             self._calls.begin(request.id, stream=False)
-        except TypeError:  # an unhashable id: echoed, never tracked
-            pass
         return request
 
 
 def _lenient_request(message: dict[str, Any]) -> Request:
-    extensions = {
-        name: message[name]
-        for name in ("stream", "session_id", "deadline_ms", "traceparent", "idempotency_key")
-        if message.get(name)
-    }
+    extensions = {name: message[name] for name in EXTENSION_FIELDS if message.get(name)}
     fields: dict[str, Any] = {"id": message.get("id"), "command": message.get("command")}
     return Request(**fields, args=message.get("args", {}), timestamp=message.get("timestamp"), **extensions)
+
+
+def _step_of(event: str) -> Step:
+    return Step.HOST_CALL if event == EVENT_CALL else Step.EVENT
 
 
 def _breach(text: str) -> RemoteProtocolError:

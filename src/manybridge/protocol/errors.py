@@ -154,7 +154,7 @@ class ProtocolError(Exception):
         details: machine-readable facts (never payload text, which may carry secrets).
     """
 
-    def __init__(self, code: ErrorCode, message: str, **details: Any) -> None:
+    def __init__(self, code: ErrorCode, message: str, /, **details: Any) -> None:
         super().__init__(message)
         self.code = code
         self.message = message

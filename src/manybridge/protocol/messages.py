@@ -6,7 +6,8 @@ Messages are named tuples rather than dataclasses: a worker builds them on its h
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple, TypeAlias
+from math import isfinite
+from typing import Any, Final, NamedTuple, TypeAlias, TypeGuard
 
 from manybridge.protocol.errors import ErrorCode, RemoteProtocolError, is_retryable
 
@@ -26,7 +27,10 @@ EVENT_CALL: Final = "call"
 EVENT_KINDS: Final = frozenset({EVENT_CHUNK, EVENT_PROGRESS, EVENT_LOG, EVENT_CALL})
 
 EXTENSION_FIELDS: Final = ("stream", "session_id", "deadline_ms", "traceparent", "idempotency_key")
-"""Fields that version 2 adds to a request. One of them on a request makes that request version 2."""
+"""Fields that version 2 adds to a request. One of them with a value other than its default makes it version 2."""
+
+MAX_DEADLINE_MS: Final = 20 * 24 * 3600 * 1000
+"""20 days: below the 2**31 - 1 ms that poll(2) can wait for. Who wants to wait longer sets no deadline."""
 
 
 class Request(NamedTuple):
@@ -36,16 +40,16 @@ class Request(NamedTuple):
     """Chosen by the client, unique among its open calls; 0 is a real id."""
     command: str
     """`framework:operation`; without a namespace, a version 1 command."""
-    args: JSONObject = {}
+    args: JSONObject = {}  # noqa: RUF012  # a message is a value: nobody changes what it holds
     """The command's arguments."""
     timestamp: Any = None
-    """When the client sent it, for its own use; ignored."""
+    """When the client sent it, for its own use; the worker ignores it."""
     stream: bool = False
     """Whether events may come before the reply."""
     session_id: str | None = None
     """The caller's session."""
     deadline_ms: float | None = None
-    """Time that remains for the call, in milliseconds, counted from the receipt of the frame."""
+    """Time that remains for the call, in milliseconds (0 to 20 days), counted from the receipt of the frame."""
     traceparent: str | None = None
     """W3C trace context, https://www.w3.org/TR/trace-context/#traceparent-header."""
     idempotency_key: str | None = None
@@ -53,25 +57,27 @@ class Request(NamedTuple):
 
     @property
     def namespace(self) -> str:
-        """The part of the command before the colon; empty for a version 1 command."""
-        return self.command.partition(":")[0] if ":" in self.command else ""
+        """The part of the command before the first colon; empty for a version 1 command."""
+        namespace, colon, _ = self.command.partition(":")
+        return namespace if colon else ""
 
     @property
     def operation(self) -> str:
-        """The part of the command after the colon; the whole of a version 1 command."""
-        return self.command.rpartition(":")[2] if ":" in self.command else self.command
+        """The part of the command after the first colon; the whole of a version 1 command."""
+        namespace, colon, operation = self.command.partition(":")
+        return operation if colon else namespace
 
     @property
     def is_extended(self) -> bool:
         """Whether the request itself opts in to version 2."""
-        return self[4:] != _NO_EXTENSION or (isinstance(self.command, str) and ":" in self.command)
+        return self[4:] != _EXTENSION_DEFAULTS or (isinstance(self.command, str) and ":" in self.command)
 
 
-_NO_EXTENSION: Final = (False, None, None, None, None)
+_EXTENSION_DEFAULTS: Final = (False, None, None, None, None)
 
 
 class ErrorInfo(NamedTuple):
-    """What went wrong, for programs. Beside the human `error` string of a failed reply."""
+    """What went wrong, for programs. Stands beside the human `error` string of a failed reply."""
 
     code: str
     """One of the taxonomy, see `manybridge.protocol.errors.ErrorCode`."""
@@ -83,13 +89,13 @@ class ErrorInfo(NamedTuple):
     """The framework whose bridge reported it."""
     type: str | None = None
     """The name of the framework's own exception type."""
-    details: JSONObject = {}
+    details: JSONObject = {}  # noqa: RUF012  # as in Request
     """Machine-readable facts; which ones depends on the code."""
     traceback: str | None = None
     """The worker's traceback as text, where the code is `handler_error`."""
 
     @classmethod
-    def of(cls, code: ErrorCode, message: str, **details: Any) -> ErrorInfo:
+    def of(cls, code: ErrorCode, message: str, /, **details: Any) -> ErrorInfo:
         """Build one with the taxonomy's own answer to `retryable`."""
         return cls(code.value, message, is_retryable(code), details=details)
 
@@ -105,6 +111,7 @@ class Reply(NamedTuple):
     """The one successful answer to a call. From worker to client."""
 
     id: MessageId
+    """The id of the request."""
     result: Any
     """What the command returns; an object for every version 1 command."""
     timestamp: float = 0.0
@@ -115,17 +122,20 @@ class ErrorReply(NamedTuple):
     """The one unsuccessful answer to a call, or (`id` null) to bytes that no call could be read from."""
 
     id: MessageId | None
+    """The id of the request; null where none could be read."""
     error: str
-    """One sentence for people. All that a version 1 client gets."""
+    """What went wrong, for people. All that a version 1 client gets."""
     info: ErrorInfo | None = None
-    """Absent for a version 1 call."""
+    """The same for programs, see error_info. Absent for a version 1 call."""
     timestamp: float = 0.0
+    """When it was sent, epoch seconds."""
 
 
 class Event(NamedTuple):
     """Something that comes before the reply of a call that asked for it. From worker to client."""
 
     id: MessageId
+    """The id of the request."""
     event: str
     """`chunk`, `progress`, `log` or `call`."""
     seq: int
@@ -139,6 +149,7 @@ class Malformed(NamedTuple):
     """What a worker read instead of a request, with the answer that the sender should get."""
 
     error: RemoteProtocolError
+    """Its code and message are the answer's."""
     id: MessageId | None = None
     """The id that the answer carries, where one could be read."""
 
@@ -152,21 +163,25 @@ def request_to_object(request: Request) -> JSONObject:
     message: JSONObject = {"id": request.id, "command": request.command, "args": request.args}
     if request.timestamp is not None:
         message["timestamp"] = request.timestamp
-    if request[4:] != _NO_EXTENSION:
-        for name in EXTENSION_FIELDS:
-            value = getattr(request, name)
-            if value is not None and value is not False:
-                message[name] = value
+    if request.stream:
+        message["stream"] = True
+    if request.session_id is not None:
+        message["session_id"] = request.session_id
+    if request.deadline_ms is not None:
+        message["deadline_ms"] = request.deadline_ms
+    if request.traceparent is not None:
+        message["traceparent"] = request.traceparent
+    if request.idempotency_key is not None:
+        message["idempotency_key"] = request.idempotency_key
     return message
 
 
 def worker_message_to_object(message: WorkerMessage) -> JSONObject:
     """The JSON object of a reply, a failed reply or an event."""
-    if type(message) is Reply:
+    if isinstance(message, Reply):
         return {"id": message.id, "success": True, "result": message.result, "timestamp": message.timestamp}
-    if type(message) is Event:
+    if isinstance(message, Event):
         return {"id": message.id, "event": message.event, "seq": message.seq, "data": message.data}
-    assert type(message) is ErrorReply
     fields: JSONObject = {
         "id": message.id,
         "success": False,
@@ -179,7 +194,7 @@ def worker_message_to_object(message: WorkerMessage) -> JSONObject:
 
 
 def request_from_object(message: Any) -> Request:
-    """Read a request.
+    """Read a request. Fields that this release does not know are ignored.
 
     Raises:
         RemoteProtocolError: `invalid_request`, with the id in `details["id"]` where there is a usable one.
@@ -191,34 +206,54 @@ def request_from_object(message: Any) -> Request:
         raise _bad_request(None, f"a request needs an id that is a number or a string, this one has {json_type(id)}")
     command = message.get("command")
     if type(command) is not str or not command:
-        raise _bad_request(id, f"a request needs a command that is a non-empty string, found {json_type(command)}")
-    args = message.get("args", {})
+        found = "an empty one" if command == "" else json_type(command)
+        raise _bad_request(id, f"a request needs a command that is a non-empty string, found {found}")
+    args = message.get("args")
     if type(args) is not dict:
-        raise _bad_request(id, f"args must be an object, found {json_type(args)}")
-    if len(message) <= 4 and not any(name in message for name in EXTENSION_FIELDS):
+        if "args" in message:
+            raise _bad_request(id, f"args must be an object, found {json_type(args)}")
+        args = {}
+    if _VERSION_1_FIELDS.issuperset(message):
         return Request(id, command, args, message.get("timestamp"))
     return Request(id, command, args, message.get("timestamp"), *_extensions(id, message))
+
+
+_VERSION_1_FIELDS: Final = frozenset(Request._fields) - frozenset(EXTENSION_FIELDS)
 
 
 def _extensions(id: MessageId, message: JSONObject) -> tuple[bool, str | None, float | None, str | None, str | None]:
     stream = message.get("stream", False)
     if type(stream) is not bool:
         raise _bad_request(id, f"stream must be true or false, found {json_type(stream)}")
-    deadline = message.get("deadline_ms")
-    if deadline is not None and (type(deadline) not in (int, float) or deadline < 0):
-        raise _bad_request(id, f"deadline_ms must be a number of milliseconds >= 0, found {json_type(deadline)}")
-    texts = [message.get(name) for name in ("session_id", "traceparent", "idempotency_key")]
-    for name, value in zip(("session_id", "traceparent", "idempotency_key"), texts, strict=True):
-        if value is not None and type(value) is not str:
-            raise _bad_request(id, f"{name} must be a string, found {json_type(value)}")
-    return stream, texts[0], deadline, texts[1], texts[2]
+    return (
+        stream,
+        _text_field(id, message, "session_id"),
+        _deadline(id, message),
+        _text_field(id, message, "traceparent"),
+        _text_field(id, message, "idempotency_key"),
+    )
+
+
+def _text_field(id: MessageId, message: JSONObject, name: str) -> str | None:
+    value = message.get(name)
+    if value is not None and type(value) is not str:
+        raise _bad_request(id, f"{name} must be a string, found {json_type(value)}")
+    return value
+
+
+def _deadline(id: MessageId, message: JSONObject) -> float | None:
+    deadline: Any = message.get("deadline_ms")
+    if deadline is None or (type(deadline) in (int, float) and 0 <= deadline <= MAX_DEADLINE_MS):
+        return deadline  # type: ignore[no-any-return]  # None, int or float, as the line before says
+    found = f"{deadline:g}" if type(deadline) is float else json_type(deadline)
+    raise _bad_request(id, f"deadline_ms must be a number of milliseconds from 0 to {MAX_DEADLINE_MS}, found {found}")
 
 
 def worker_message_from_object(message: Any) -> WorkerMessage:
-    """Read what a worker sent.
+    """Read what a worker sent. Fields that this release does not know are ignored.
 
     Raises:
-        RemoteProtocolError: it is neither a reply, nor a failed reply, nor an event.
+        RemoteProtocolError: `protocol_violation`, it is neither a reply, nor a failed reply, nor an event.
     """
     if type(message) is not dict:
         raise _violation(f"a worker sends JSON objects, this is {json_type(message)}")
@@ -243,9 +278,24 @@ def _error_reply(id: Any, message: JSONObject) -> ErrorReply:
 
 def _event(id: Any, message: JSONObject) -> Event:
     event, seq = message.get("event"), message.get("seq")
-    if not is_message_id(id) or event not in EVENT_KINDS or type(seq) is not int or "data" not in message:
+    if not is_message_id(id) or type(event) is not str or type(seq) is not int or "data" not in message:
         raise _violation("the object is neither a reply (success) nor an event (event, seq, data)")
-    return Event(id, event, seq, message["data"])
+    data = message["data"]
+    if event != EVENT_CHUNK:
+        _check_event_data(event, data)
+    return Event(id, event, seq, data)
+
+
+def _check_event_data(event: str, data: Any) -> None:
+    # A chunk is whatever the bridge emitted; the other kinds are read by the client, which relies on their form.
+    if event not in EVENT_KINDS:
+        raise _violation(f"an event is one of {', '.join(sorted(EVENT_KINDS))}, this one is none of them")
+    if type(data) is not dict:
+        raise _violation(f"the data of an event of kind {event} is an object, this is {json_type(data)}")
+    if event == EVENT_CALL and not (
+        type(data.get("call_id")) is str and type(data.get("tool")) is str and type(data.get("args")) is dict
+    ):
+        raise _violation("an event of kind call needs a call_id and a tool that are strings, and args, an object")
 
 
 def error_info_from_object(info: Any) -> ErrorInfo:
@@ -260,7 +310,7 @@ def error_info_from_object(info: Any) -> ErrorInfo:
     return ErrorInfo(
         info["code"],
         info["message"],
-        bool(info.get("retryable", False)),
+        info.get("retryable") is True,
         _maybe_text(info.get("framework")),
         _maybe_text(info.get("type")),
         details if type(details) is dict else {},
@@ -268,9 +318,10 @@ def error_info_from_object(info: Any) -> ErrorInfo:
     )
 
 
-def is_message_id(value: Any) -> bool:
-    """Whether `value` can number a call: a number or a string, no boolean, no null."""
-    return type(value) is int or type(value) is str or type(value) is float
+def is_message_id(value: Any) -> TypeGuard[MessageId]:
+    """Whether `value` can number a call: a finite number or a string, no boolean, no null."""
+    kind = type(value)
+    return kind is int or kind is str or (kind is float and isfinite(value))
 
 
 def json_type(value: Any) -> str:
@@ -290,8 +341,8 @@ _JSON_TYPES: Final[dict[type, str]] = {
 
 
 def _timestamp(message: JSONObject) -> float:
-    timestamp = message.get("timestamp", 0.0)
-    return timestamp if type(timestamp) in (int, float) else 0.0
+    timestamp = message.get("timestamp")
+    return timestamp if type(timestamp) is float or type(timestamp) is int else 0.0
 
 
 def _maybe_text(value: Any) -> str | None:
