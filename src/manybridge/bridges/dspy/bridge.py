@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Final, Literal
 
 from manybridge.bridge import Bridge, BridgeError, Context, V1Context, command, resource
@@ -213,11 +213,8 @@ class DSPyBridge(Bridge):
             "signature": signature, "module": module, "instructions": instructions, "tools": tools, "lm": lm,
             "adapter": adapter,
         }  # fmt: skip
-        program = self._make(f"once-{os.urandom(8).hex()}", config, ctx.session_id)
-        try:
+        with self._using(None, config, ctx) as program:
             return await program.run(inputs, ctx)
-        finally:
-            program.close()
 
     @command("create_program", any_args=True)
     def create_program(self, id: str | None = None, *, ctx: Context, **config: Any) -> dict[str, Any]:
@@ -260,9 +257,18 @@ class DSPyBridge(Bridge):
         return {"id": program_id, "deleted": True}
 
     @command("save_state", idempotent=True)
-    def save_state(self, program_id: str, *, ctx: Context) -> dict[str, Any]:
-        """Return what a program has learned, as JSON: for load_state, or the `state` of a new program."""
-        return {"program_id": program_id, "state": self._find(program_id, ctx).snapshot()}
+    def save_state(
+        self, program_id: str | None = None, program: dict[str, Any] | None = None, *, ctx: Context
+    ) -> dict[str, Any]:
+        """Return what a program has learned, as JSON: for load_state, or the `state` of a new program.
+
+        Args:
+            program_id: the program; or
+            program: its recipe, that is the config of the resource type `program`.
+            ctx: the call.
+        """
+        with self._using(program_id, program, ctx) as found:
+            return {"program_id": program_id, "state": found.snapshot()}
 
     @command("load_state")
     def load_state(self, program_id: str, state: dict[str, Any], *, ctx: Context) -> dict[str, Any]:
@@ -276,8 +282,9 @@ class DSPyBridge(Bridge):
     @command("optimize")
     def optimize(
         self,
-        program_id: str,
         trainset: list[dict[str, Any]],
+        program_id: str | None = None,
+        program: dict[str, Any] | None = None,
         optimizer: OptimizerName = "BootstrapFewShot",
         metric: str = "exact_match",
         metric_field: str | None = None,
@@ -291,8 +298,9 @@ class DSPyBridge(Bridge):
         """Improve a program from examples; progress counts metric calls; a cancelled one leaves it as it was.
 
         Args:
-            program_id: the program; the result takes its place.
             trainset: one object per example, with inputs and labels.
+            program_id: the program, where this worker holds it; the result takes its place. Or
+            program: its recipe, which any worker can take; the result is only the `state` in the reply.
             optimizer: which one, see list_modules.
             metric: exact_match, contains, word_overlap, or package.module:function of an allowed module.
             metric_field: the output field to compare; by default every label.
@@ -302,16 +310,19 @@ class DSPyBridge(Bridge):
             num_threads: examples at the same time.
             ctx: the call.
         """
-        task = self._task(program_id, metric, metric_field, num_threads, ctx)
-        examples = self._examples(task.program, trainset, input_fields, "trainset")
-        checks = self._examples(task.program, valset, input_fields, "valset") if valset else []
-        return optimize(task, optimizer, examples, checks, settings or {})
+        with self._using(program_id, program, ctx) as found:
+            task = self._task(found, metric, metric_field, num_threads, ctx)
+            examples = self._examples(found, trainset, input_fields, "trainset")
+            checks = self._examples(found, valset, input_fields, "valset") if valset else []
+            report = optimize(task, optimizer, examples, checks, settings or {})
+            return {"program_id": program_id, **report, "state": found.snapshot()}
 
     @command("evaluate")
     def evaluate(
         self,
-        program_id: str,
         devset: list[dict[str, Any]],
+        program_id: str | None = None,
+        program: dict[str, Any] | None = None,
         metric: str = "exact_match",
         metric_field: str | None = None,
         input_fields: list[str] | None = None,
@@ -320,15 +331,30 @@ class DSPyBridge(Bridge):
         ctx: Context,
     ) -> dict[str, Any]:
         """Score a program on examples, with progress. Arguments as for optimize."""
-        task = self._task(program_id, metric, metric_field, num_threads, ctx)
-        return evaluate(task, self._examples(task.program, devset, input_fields, "devset"))
+        with self._using(program_id, program, ctx) as found:
+            task = self._task(found, metric, metric_field, num_threads, ctx)
+            return evaluate(task, self._examples(found, devset, input_fields, "devset"))
 
     # ------------------------------------------------------------------ inside
 
-    def _task(self, program_id: str, metric: str, field: str | None, num_threads: int, ctx: Context) -> Task:
+    @contextlib.contextmanager
+    def _using(self, program_id: str | None, recipe: dict[str, Any] | None, ctx: Context) -> Iterator[Program]:
+        """Find a program that is here, or make one of its recipe for this call alone."""
+        if (program_id is None) == (recipe is None):
+            raise BridgeError(ErrorCode.INVALID_ARGUMENT, "expected either program_id or program, the recipe")
+        if program_id is not None:
+            yield self._find(program_id, ctx)
+            return
+        made = self._make(f"once-{os.urandom(8).hex()}", recipe or {}, ctx.session_id)
+        try:
+            yield made
+        finally:
+            made.close()
+
+    def _task(self, program: Program, metric: str, field: str | None, num_threads: int, ctx: Context) -> Task:
         if num_threads < 1:
             raise BridgeError(ErrorCode.INVALID_ARGUMENT, f"num_threads: expected 1 or more, found {num_threads}")
-        return Task(self._find(program_id, ctx), make_metric(metric, field, self.references), ctx, num_threads)
+        return Task(program, make_metric(metric, field, self.references), ctx, num_threads)
 
     def _examples(
         self, program: Program, rows: list[dict[str, Any]], named: list[str] | None, argument: str

@@ -86,7 +86,6 @@ def optimize(task: Task, name: str, trainset: list[Any], valset: list[Any], sett
     program.bridge.usage_ledger.add(usage, ctx.session_id)
     demos = sum(len(predictor.demos) for predictor in compiled.predictors())
     result = {
-        "program_id": program.id,
         "optimizer": name,
         "metric_calls": counted.calls,
         "demos": demos,

@@ -1,0 +1,26 @@
+"""Adapters: the typed, framework-specific clients on the host side.
+
+An adapter adds no power, only words: each method is one call of `MLBridge` or `AsyncMLBridge`, with a framework's own
+nouns and types. `ml.get_adapter("dspy")` returns one. A framework without an adapter of its own gets the generic one.
+"""
+
+from __future__ import annotations
+
+from manybridge.adapters.base import Adapter, AsyncCaller, AsyncGenericAdapter, Caller, GenericAdapter
+from manybridge.adapters.dspy import AsyncDSPyAdapter, DSPyAdapter
+from manybridge.adapters.registry import AdapterPair, adapter_pair, make_adapter, make_async_adapter, register_adapter
+
+__all__ = [
+    "Adapter",
+    "AdapterPair",
+    "AsyncCaller",
+    "AsyncDSPyAdapter",
+    "AsyncGenericAdapter",
+    "Caller",
+    "DSPyAdapter",
+    "GenericAdapter",
+    "adapter_pair",
+    "make_adapter",
+    "make_async_adapter",
+    "register_adapter",
+]
