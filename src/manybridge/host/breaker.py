@@ -83,7 +83,7 @@ class Breaker:
         if repeated <= 0:
             return 0.0
         since = now - self._crashes[-1]
-        backoff = min(self.policy.initial_backoff * 2 ** (repeated - 1), self.policy.max_backoff)
+        backoff: float = min(self.policy.initial_backoff * 2.0 ** (repeated - 1), self.policy.max_backoff)
         return max(0.0, backoff - since)
 
     def probe(self, now: float) -> bool:

@@ -63,7 +63,7 @@ class Call:
     on_event: Callable[[Event], None] | None = None
     """Gets `chunk`, `progress` and `log` events, in order, on the event loop."""
     on_sent: Callable[[], None] | None = None
-    """Called when a worker has got it; again where it was taken back from a dead one."""
+    """Called right after it was written to a worker; again where it was taken back from a dead one."""
     tools: ToolRunner | None = None
     """Answers `call` events."""
     target: WorkerHandle | None = None
@@ -111,7 +111,7 @@ class Call:
     def stopped_error(self, **facts: Any) -> ManybridgeError:
         """The error of a call that the ladder has stopped."""
         details = {"stopped_by": self.stopped_by, "command": self.command, **facts}
-        how = _HOW_STOPPED[self.stopped_by]
+        how = _HOW_STOPPED.get(self.stopped_by, f"it was stopped by {self.stopped_by}")
         if self.stop_reason == "timeout":
             details["timeout"] = self.timeout
             return CallTimeoutError(f"{self.command} took longer than {self.timeout:g} s; {how}", details=details)

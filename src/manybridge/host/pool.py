@@ -17,7 +17,14 @@ from math import inf
 from time import monotonic
 from typing import Any, Final
 
-from manybridge.errors import ClosedError, ManybridgeError, OverloadedError, WorkerCrashedError
+from manybridge.errors import (
+    CallCancelledError,
+    CallTimeoutError,
+    ClosedError,
+    ManybridgeError,
+    OverloadedError,
+    WorkerCrashedError,
+)
 from manybridge.host.calls import Call, CallStage, StopReason
 from manybridge.host.config import BridgeConfig
 from manybridge.host.deadlines import DeadlineWheel
@@ -28,7 +35,7 @@ from manybridge.host.stats import PoolStats
 from manybridge.host.supervisor import Supervisor
 from manybridge.host.tasks import TaskSet
 from manybridge.host.tools import run_tool
-from manybridge.host.worker import WorkerHandle, WorkerState, error_of
+from manybridge.host.worker import WorkerHandle, error_of
 from manybridge.protocol.messages import ErrorReply, Event, Reply
 
 _log = logging.getLogger("manybridge.host")
@@ -73,6 +80,7 @@ class Pool:
         self._wheel = DeadlineWheel(self._expired)
         self._quarantine = Quarantine(config.restart.window)
         self._idle: asyncio.Future[None] | None = None
+        self._ready_waiters: set[asyncio.Future[None]] = set()
 
     # ------------------------------------------------------------------ calls
 
@@ -234,9 +242,8 @@ class Pool:
         elif call.stage is not CallStage.DONE:
             assert type(message) is ErrorReply
             error = error_of(message)
-            if call.stop_reason is not None:
-                error.details.setdefault("worker_id", worker.id)
-            self.call_failed(call, error)
+            stopped = type(error) in {CallTimeoutError, CallCancelledError} and "stopped_by" in error.details
+            self.call_failed(call, _stopped(call, worker, error) if stopped else error)
 
     def call_failed(self, call: Call, error: ManybridgeError) -> None:
         """A call is over, with this error."""
@@ -248,8 +255,7 @@ class Pool:
         """Replies came."""
         if self._queue or worker.pinned:
             self._dispatch(worker)
-        if worker.state is WorkerState.POISONED:
-            worker.finish_drain()
+        worker.finish_drain()
         self.supervisor.worker_served(worker)
         if self._idle is not None and not self.running and not self.waiting:
             self._idle.set_result(None)
@@ -288,6 +294,36 @@ class Pool:
         self.ready.append(worker)
         self.stats.started += 1
         self._dispatch(worker)
+        if len(self.ready) >= self.config.pool_size:
+            for waiter in self._ready_waiters:
+                _settle(waiter, None)
+
+    def not_ready(self, error: ManybridgeError) -> None:
+        """The supervisor could not start a worker."""
+        for waiter in self._ready_waiters:
+            _settle(waiter, error.copy())
+        if not self.ready and not self.supervisor.starting:
+            self.fail_waiting(error.copy)
+
+    async def wait_ready(self, timeout: float | None) -> None:
+        """Wait until the whole pool is ready.
+
+        Raises:
+            ManybridgeError: a worker could not be started.
+            TimeoutError: not within `timeout` seconds.
+        """
+        refusal = self.supervisor.wanted()
+        if refusal is not None:
+            raise refusal
+        if len(self.ready) >= self.config.pool_size:
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        self._ready_waiters.add(waiter)
+        try:
+            async with asyncio.timeout(timeout):
+                await waiter
+        finally:
+            self._ready_waiters.discard(waiter)
 
     def withdraw(self, worker: WorkerHandle) -> None:
         """Give a worker no more calls. Those that wait for it, and for no other, are told."""
@@ -306,6 +342,7 @@ class Pool:
         if call.stage is CallStage.DONE:
             return
         if call.stop_reason is not None:
+            self.stats.killed += worker.expected_end and begun
             if call.stopped_by == "queue" and begun:
                 call.stopped_by = "sigkill"  # it died on its own while it was asked to stop
             self.call_failed(call, call.stopped_error(worker_id=worker.id, pid=worker.process.pid))
@@ -347,6 +384,7 @@ class Pool:
             self._idle = asyncio.get_running_loop().create_future()
             await asyncio.wait({self._idle}, timeout=drain)
             self._idle = None
+        self.not_ready(ClosedError(f'bridge "{self.name}" is closed'))
         self.fail_waiting(lambda: ClosedError(f'bridge "{self.name}" is closed'))
         await self.supervisor.close()
         busy = [worker for worker in self.workers if worker.calls]
@@ -369,6 +407,25 @@ class Pool:
             "pool_size": self.config.pool_size,
             "zygote": self.supervisor.zygote_facts(),
         }
+
+
+def _settle(waiter: asyncio.Future[None], error: ManybridgeError | None) -> None:
+    if waiter.done():
+        return
+    if error is None:
+        waiter.set_result(None)
+    else:
+        waiter.set_exception(error)
+
+
+def _stopped(call: Call, worker: WorkerHandle, error: ManybridgeError) -> ManybridgeError:
+    """The worker's own report that it stopped a call, in the host's words: which call, and after how long."""
+    call.stop_reason = "timeout" if isinstance(error, CallTimeoutError) else "cancelled"
+    call.stopped_by = error.details["stopped_by"]
+    told = call.stopped_error(**worker.facts())
+    told.details |= error.details
+    told.framework, told.traceback = error.framework, error.traceback
+    return told
 
 
 def _gone(worker: WorkerHandle) -> WorkerGoneError:

@@ -123,9 +123,7 @@ class Supervisor:
         self._recycling.discard(worker)
         if not worker.was_ready or self._closing:
             return
-        if worker.expected_end:
-            self._pool.stats.killed += any(call.stop_reason for call in worker.calls.values())
-        else:
+        if not worker.expected_end:
             error = worker.fatal or worker.crash_error()
             self._pool.stats.crashed += 1
             _log.warning("%s", error)
@@ -263,8 +261,7 @@ class Supervisor:
             return
         _log.warning('a worker of bridge "%s" did not start: %s', self._pool.name, error)
         self.breaker.crashed(monotonic(), error)
-        if not self._pool.ready and not self._starting:
-            self._pool.fail_waiting(error.copy)
+        self._pool.not_ready(error)
         self.ensure()
 
     # ------------------------------------------------------------------ replacing and retiring

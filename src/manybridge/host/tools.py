@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hi
 
 from manybridge.errors import CallError, ManybridgeError
 from manybridge.host.calls import Call
+from manybridge.host.sessions import current_session
 from manybridge.host.worker import WorkerHandle
 from manybridge.protocol.errors import ErrorCode, LocalProtocolError
 
@@ -94,6 +95,7 @@ async def run_tool(worker: WorkerHandle, call: Call, request: dict[str, Any]) ->
         if call.tools is None:
             raise CallError("the caller offers no tools", code=ErrorCode.UNKNOWN_TOOL, details={"tool": name})
         timeout = None if deadline_ms is None else deadline_ms / 1000
+        current_session.set(call.session_id)  # this task's own context
         answer["result"] = await call.tools(name, request.get("args") or {}, timeout)
     except Exception as error:  # noqa: BLE001  # a border: whatever the tool raises is the handler's to see
         answer["error"] = _failure(name, error)

@@ -29,6 +29,7 @@ from manybridge.host.calls import Call, CallStage, StopReason
 from manybridge.host.config import BridgeConfig
 from manybridge.host.launcher import Launched, WorkerOrder
 from manybridge.host.process import ExitStatus
+from manybridge.host.stopping import StopLadder
 from manybridge.protocol.connection import ClientConnection
 from manybridge.protocol.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
 from manybridge.protocol.messages import (
@@ -54,18 +55,12 @@ MAX_PIPELINED: Final = 32
 SMOOTHING: Final = 0.2
 """Weight of the newest measurement in the running mean of service times."""
 
-TRANSIT_SECONDS: Final = 0.1
-"""What a worker's own answer to a deadline may take to arrive before the host climbs on."""
-
 STREAM_PATIENCE: Final = 0.5
 """Seconds that may lie between the end of a worker's stream and its exit, and the other way round. A process that
 does not end after it closed its stream is killed."""
 
 HELD_SECONDS: Final = 0.025
 """A worker holds replies back for 2 ms, and its watch looks every 5 ms; this is beyond both on a busy machine."""
-
-DRAIN_SECONDS: Final = 5.0
-"""How long other calls of a poisoned concurrent worker may go on before it is killed."""
 
 
 class WorkerState(StrEnum):
@@ -118,6 +113,17 @@ class WorkerHandle(asyncio.Protocol):
             because of this worker.
     """
 
+    requests = 0
+    service_time = inf
+    """Running mean, seconds; inf before the first call."""
+    load_seconds: float | None = None
+    was_ready = False
+    exit_status: ExitStatus | None = None
+    fatal: ManybridgeError | None = None
+    """Why the host killed it, where it was not the fault of a call that did not stop."""
+    expected_end = False
+    """The host wanted it to end: no crash."""
+
     def __init__(self, order: WorkerOrder, launched: Launched, config: BridgeConfig, owner: WorkerOwner) -> None:
         self.id = order.worker_id
         self.generation = order.generation
@@ -134,17 +140,7 @@ class WorkerHandle(asyncio.Protocol):
         self.capacity = 0
         """How many calls it may have; 0 while it may take none."""
         self.concurrency = 1
-        self.requests = 0
-        self.service_time = inf
-        """Running mean, seconds; inf before the first call."""
         self.hello: dict[str, Any] = {}
-        self.load_seconds: float | None = None
-        self.was_ready = False
-        self.exit_status: ExitStatus | None = None
-        self.fatal: ManybridgeError | None = None
-        """Why the host killed it, where it was not the fault of a call that did not stop."""
-        self.expected_end = False
-        """The host wanted it to end: no crash."""
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._sock = launched.sock
@@ -153,13 +149,13 @@ class WorkerHandle(asyncio.Protocol):
         self._next_id = 0
         self._transport: asyncio.Transport | None = None
         self._drain_sock: socket.socket | None = None
-        self._outgoing: list[bytes] = []
-        self._flush_scheduled = False
+        self._outgoing: list[bytes] | None = None
         self._write_at_once = False
         self._last_activity = 0.0
         self._stream_ended = False
         self._ended = self._loop.create_future()
         self._paused_by: set[Call] = set()
+        self._ladder = StopLadder(self)
 
     def __repr__(self) -> str:
         return f"WorkerHandle({self.id}, pid {self.process.pid}, {self.state}, {len(self.calls)} calls)"
@@ -253,20 +249,13 @@ class WorkerHandle(asyncio.Protocol):
     def kill(self, reason: ManybridgeError | None = None) -> None:
         """SIGKILL to the group, now. `reason` becomes the error of its calls."""
         self.fatal = self.fatal or reason
-        self._poison()
+        self.poison()
         self.process.signal_group(signal.SIGKILL)
 
     async def _ends_within(self, seconds: float | None) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await asyncio.shield(self._ended)
-
-    def _poison(self) -> None:
-        if self.state in (WorkerState.POISONED, WorkerState.DEAD):
-            return
-        self.state = WorkerState.POISONED
-        self.capacity = 0
-        self._owner.poisoned(self)
 
     # ------------------------------------------------------------------ sending
 
@@ -290,11 +279,11 @@ class WorkerHandle(asyncio.Protocol):
         self.calls[id] = call
         self.requests += 1
         call.id, call.worker, call.stage, call.sent_at = id, self, CallStage.SENT, now
+        self._write(frame)
         if call.on_sent is not None:
             call.on_sent()
-        self._write(frame)
 
-    def control(self, command: str, args: dict[str, Any]) -> asyncio.Future[Any]:
+    def control(self, command: str, args: dict[str, Any], *, session_id: str | None = None) -> asyncio.Future[Any]:
         """Send a request of the host itself. The future fails with `ManybridgeError`."""
         self._next_id = id = self._next_id + 1
         future = self._loop.create_future()
@@ -302,7 +291,7 @@ class WorkerHandle(asyncio.Protocol):
             future.set_exception(self.crash_error("is dead"))
             return future
         self._control[id] = future
-        self._write(self._connection.send_request(Request(id, command, args)))
+        self._write(self._connection.send_request(Request(id, command, args, session_id=session_id)))
         return future
 
     def post(self, command: str, args: dict[str, Any]) -> None:
@@ -311,26 +300,25 @@ class WorkerHandle(asyncio.Protocol):
         Raises:
             LocalProtocolError: it is too large for a frame.
         """
-        self.control(command, args).add_done_callback(_ignore_outcome)
+        self.control(command, args).add_done_callback(ignore_outcome)
 
     def _write(self, frame: bytes) -> None:
         if self._transport is None:
             return
-        if self._flush_scheduled:
+        if self._outgoing is not None:
             self._outgoing.append(frame)
             return
         # The first frame of an iteration goes out at once, for the single caller's sake; those that follow in the
         # same iteration share a write.
         self._transport.write(frame)
         if not self._write_at_once:
-            self._flush_scheduled = True
+            self._outgoing = []
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        self._flush_scheduled = False
-        if self._outgoing and self._transport is not None:
-            self._transport.write(b"".join(self._outgoing))
-        self._outgoing.clear()
+        frames, self._outgoing = self._outgoing, None
+        if frames and self._transport is not None:
+            self._transport.write(b"".join(frames))
 
     # ------------------------------------------------------------------ receiving, as asyncio.Protocol
 
@@ -350,7 +338,7 @@ class WorkerHandle(asyncio.Protocol):
         now = monotonic()
         ended = 0
         for message in messages:
-            if type(message) is Event:
+            if isinstance(message, Event):
                 self._receive_event(message)
             elif (call := self.calls.pop(message.id, None)) is not None:
                 ended += 1
@@ -412,7 +400,7 @@ class WorkerHandle(asyncio.Protocol):
 
     def _violated(self, error: RemoteProtocolError) -> None:
         text = f"worker {self.id} broke the protocol and was killed: {error.message}"
-        details = {**self._facts(), "violation": str(error.code), **error.details}
+        details = {**self.facts(), "violation": str(error.code), **error.details}
         self.kill(WorkerError(text, code=ErrorCode.PROTOCOL_VIOLATION, retryable=True, details=details))
 
     def _measure(self, seconds: float) -> None:
@@ -435,7 +423,7 @@ class WorkerHandle(asyncio.Protocol):
         if not self._paused_by and self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    # ------------------------------------------------------------------ the ladder (see stopping in the docs)
+    # ------------------------------------------------------------------ stopping and dying
 
     def may_have_begun(self, call: Call) -> bool:
         """Whether the worker can have started to run a call that it has."""
@@ -455,52 +443,28 @@ class WorkerHandle(asyncio.Protocol):
         return set(takewhile(lambda call: call.command == calls[0].command, calls))
 
     def stop_call(self, call: Call, reason: StopReason) -> None:
-        """Stop a call that was sent. The worker climbs the first two rungs, cooperative and exception, by itself."""
-        if call.stop_reason is not None:
-            return
-        call.stop_reason = reason
-        self.resume_for(call)
-        if reason == "cancelled":
-            self.post("common:cancel", {"id": call.id})
-        self._loop.call_later(self.config.cancel_grace + TRANSIT_SECONDS, self._climb, call)
+        """Stop a call that was sent, by every rung that it takes."""
+        if call.stop_reason is None:
+            call.stop_reason = reason
+            self.resume_for(call)
+            self._ladder.begin(call)
 
-    def _climb(self, call: Call) -> None:
-        if self.calls.get(call.id) is not call or self.state is WorkerState.DEAD:
-            return
-        if not self.may_have_begun(call):
-            # Its caller need not wait behind somebody else's call. The worker will skip it when its turn comes.
-            self._owner.call_failed(call, call.stopped_error(**self._facts()))
-            self._loop.call_later(self.config.cancel_grace + TRANSIT_SECONDS, self._climb, call)
-            return
-        self._poison()
-        others = [other for other in self.calls.values() if other.stop_reason is None]
-        if others and self.concurrency > 1:
-            call.stopped_by = "drain"
-            self._owner.call_failed(call, call.stopped_error(**self._facts()))
-            self._loop.call_later(DRAIN_SECONDS, self._terminate, call)
-            return
-        self._terminate(call)
+    def give_up_on(self, call: Call) -> None:
+        """Answer a call that the worker still has."""
+        self._owner.call_failed(call, call.stopped_error(**self.facts()))
 
     def finish_drain(self) -> None:
-        """Kill a poisoned worker whose other calls have ended. Called by the owner after each reply."""
-        if self.state is WorkerState.POISONED and self.calls and all(c.stop_reason for c in self.calls.values()):
-            self._terminate(next(iter(self.calls.values())))
+        """Kill a poisoned worker as soon as only calls are left that must stop. Called after each reply."""
+        if self.state is WorkerState.POISONED:
+            self._ladder.finish_drain()
 
-    def _terminate(self, call: Call) -> None:
-        if self._ended.done() or call.stopped_by in ("sigterm", "sigkill"):
+    def poison(self) -> None:
+        """Take no more calls for good: code runs in it that does not stop."""
+        if self.state in (WorkerState.POISONED, WorkerState.DEAD):
             return
-        self.expected_end = True
-        call.stopped_by = "sigterm"
-        self.process.dump_stacks()
-        self.process.signal_group(signal.SIGTERM)
-        self._loop.call_later(self.config.term_grace, self._kill_stuck, call)
-
-    def _kill_stuck(self, call: Call) -> None:
-        if self.process.status is None:
-            call.stopped_by = "sigkill"
-            self.process.signal_group(signal.SIGKILL)
-
-    # ------------------------------------------------------------------ the end
+        self.state = WorkerState.POISONED
+        self.capacity = 0
+        self._owner.poisoned(self)
 
     def _process_ended(self, status: ExitStatus) -> None:
         self.exit_status = status
@@ -541,10 +505,11 @@ class WorkerHandle(asyncio.Protocol):
         text = f"worker {self.id} (pid {self.process.pid}) {what} after {self.process.uptime:.1f} s"
         if last := _last_line(tail):
             text += f"; its last words: {last}"
-        details = {**self._facts(), **status.details(), "stderr_tail": tail}
+        details = {**self.facts(), **status.details(), "stderr_tail": tail}
         return (WorkerCrashedError if self.was_ready else WorkerStartError)(text, details=details)
 
-    def _facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
+        """Who it is, for `details` of an error."""
         return {"worker_id": self.id, "pid": self.process.pid, "uptime": round(self.process.uptime, 3)}
 
 
@@ -553,7 +518,8 @@ def error_of(reply: ErrorReply) -> ManybridgeError:
     return error_for(reply.info or ErrorInfo(ErrorCode.HANDLER_ERROR.value, reply.error))
 
 
-def _ignore_outcome(future: asyncio.Future[Any]) -> None:
+def ignore_outcome(future: asyncio.Future[Any]) -> None:
+    """Read a future's exception, so that asyncio does not report that nobody did."""
     if not future.cancelled():
         future.exception()
 

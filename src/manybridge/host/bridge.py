@@ -1,0 +1,495 @@
+"""`AsyncMLBridge`: the public face of a host, for asyncio programs. `manybridge.host.sync` has the blocking one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from math import inf
+from types import TracebackType
+from typing import Any, Self
+
+from manybridge.errors import ClosedError, InvalidArgumentError, ManybridgeError
+from manybridge.host.calls import Call
+from manybridge.host.config import BridgeConfig, ConfigSource, read_config
+from manybridge.host.health import bridge_health, overall
+from manybridge.host.jobs import AsyncJob, JobTable
+from manybridge.host.options import CallOptions, checked_timeout
+from manybridge.host.pool import Pool
+from manybridge.host.pools import PoolSet
+from manybridge.host.registry import Registry
+from manybridge.host.resources import Resource, ResourceTable
+from manybridge.host.router import Router
+from manybridge.host.sessions import Session, SessionInfo, SessionTable
+from manybridge.host.streams import AsyncStream
+from manybridge.host.tasks import TaskSet
+from manybridge.host.tools import ToolRegistry
+
+
+class AsyncMLBridge:
+    """A host: the bridges of one configuration, their workers, and the calls to them.
+
+    Use it as `async with AsyncMLBridge.from_config(...) as ml`. Every method must be called on one event loop.
+
+    Common arguments: `bridge` is the name of a registered bridge, None the default one. `command` is
+    `namespace:operation`; without a namespace it gets the bridge's. `timeout` is in seconds and includes waiting for a
+    worker; None means the bridge's `default_timeout`, `math.inf` no limit. `session` is the id of a session, which is
+    made on first use. `idempotency_key` makes equal calls one. Every method raises `ManybridgeError` and nothing else
+    but `asyncio.CancelledError`; cancelling the task of a call stops the call's work.
+    """
+
+    def __init__(self, config: ConfigSource = None) -> None:
+        loaded = read_config(config)
+        self._config = loaded.config
+        self._registry = Registry(loaded.config, folder=loaded.path.parent if loaded.path is not None else None)
+        self._tools = ToolRegistry()
+        self._resources = ResourceTable()
+        self._jobs = JobTable(self._config.limits.max_jobs)
+        self._tasks = TaskSet()
+        self._started = False
+        self._closed = False
+        self._pools: PoolSet
+        self._sessions: SessionTable
+        self._router: Router
+
+    @classmethod
+    def from_config(cls, source: ConfigSource = None) -> Self:
+        """Make a host from a TOML file, a folder, a mapping, a `HostConfig`, or None: the nearest `manybridge.toml`.
+
+        Raises:
+            ConfigError: anything in it is wrong.
+        """
+        return cls(source)
+
+    # ------------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        """Begin to start workers and return at once; calls made now wait for them. Calling it again does nothing."""
+        self._open()
+
+    async def wait_ready(self, bridge: str | None = None, timeout: float | None = None) -> None:
+        """Wait until a bridge can serve: until its whole pool is ready.
+
+        Raises:
+            ManybridgeError: the reason why it can't.
+            TimeoutError: it is not ready within `timeout` seconds; it goes on starting.
+        """
+        await self.pool(bridge).wait_ready(timeout)
+
+    async def close(self, drain: float | None = None) -> None:
+        """Take no more calls, let those that run end, then end every worker. Calling it again does nothing.
+
+        Args:
+            drain: seconds that running calls get; the configured `shutdown_timeout` if left out.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        if not self._started:
+            return
+        self._sessions.close_all()
+        await self._pools.close(self._config.limits.shutdown_timeout if drain is None else drain)
+        await self._jobs.close()
+        await self._router.close()
+        await self._tasks.cancel()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Work that an error left behind is nobody's any more.
+        await self.close(None if kind is None else 0.0)
+
+    # ------------------------------------------------------------------ calls
+
+    async def call(
+        self,
+        bridge: str | None,
+        command: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        session: str | None = None,
+        idempotency_key: str | None = None,
+        traceparent: str | None = None,
+    ) -> Any:
+        """Make a call and return its result."""
+        pool = self.pool(bridge)
+        if ":" not in command:
+            command = f"{pool.name}:{command}"
+        if session is None and idempotency_key is None and self._router.is_plain(command):
+            call = Call(
+                command,
+                checked_args(args),
+                asyncio.get_running_loop().create_future(),
+                checked_timeout(timeout, pool.config.default_timeout),
+            )
+            call.traceparent = traceparent
+            return await pool.run(call)
+        options = self._options(pool, timeout, session, idempotency_key, traceparent)
+        return await self._router.call(pool, command, checked_args(args), options)
+
+    def stream(
+        self,
+        bridge: str | None,
+        command: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        session: str | None = None,
+        idempotency_key: str | None = None,
+        traceparent: str | None = None,
+    ) -> AsyncStream:
+        """Make a call whose events are read while it runs: `async for event in ml.stream(...)`.
+
+        Leaving the loop early stops the call.
+        """
+        pool, command, given = self._prepare(bridge, command, args)
+        options = self._options(pool, timeout, session, idempotency_key, traceparent)
+        return AsyncStream(lambda given_options: self._router.call(pool, command, given, given_options), options)
+
+    async def batch(
+        self,
+        bridge: str | None,
+        calls: Sequence[Mapping[str, Any]],
+        *,
+        timeout: float | None = None,
+        session: str | None = None,
+        return_exceptions: bool = True,
+    ) -> list[Any]:
+        """Make several calls, each `{"command": ..., "args": {...}}`, at the same time.
+
+        Args:
+            bridge: for all of them.
+            calls: what to call.
+            timeout: for all of them together.
+            session: for all of them; they then run one after the other.
+            return_exceptions: put the error of a failed call into its place; otherwise raise the first one, after all
+                have ended.
+
+        Returns:
+            The results in the order of the calls.
+        """
+        pool = self.pool(bridge)
+        items = [dict(zip(("command", "args"), self._batch_item(pool, each), strict=True)) for each in calls]
+        outcomes = await self._router.batch(pool, items, self._options(pool, timeout, session, None, None))
+        if not return_exceptions:
+            for outcome in outcomes:
+                if isinstance(outcome, ManybridgeError):
+                    raise outcome
+        return outcomes
+
+    # ------------------------------------------------------------------ jobs
+
+    async def submit(
+        self,
+        bridge: str | None,
+        command: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        session: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> AsyncJob:
+        """Start a call that lives on by itself and return its job. Without a `timeout` a job has no limit."""
+        pool, command, given = self._prepare(bridge, command, args)
+        options = self._options(pool, inf if timeout is None else timeout, session, idempotency_key, None)
+        job = self._jobs.add(pool.name, command, lambda: not pool.ready)
+        job.begin(lambda given_options: self._router.call(pool, command, given, given_options), options)
+        return job
+
+    def jobs(self) -> list[AsyncJob]:
+        """Return the jobs that are remembered, oldest first."""
+        return self._jobs.list()
+
+    def get_job(self, id: str) -> AsyncJob:
+        """Return a job by its id."""
+        return self._jobs.get(id)
+
+    # ------------------------------------------------------------------ resources
+
+    async def create_resource(
+        self,
+        bridge: str | None,
+        type: str,
+        config: Mapping[str, Any] | None = None,
+        *,
+        id: str | None = None,
+        timeout: float | None = None,
+        session: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Resource:
+        """Make a resource. One that is made in a session is visible only there and ends with it."""
+        args: dict[str, Any] = {"type": type, "config": dict(config or {})}
+        if id is not None:
+            args["id"] = id
+        keywords = {"timeout": timeout, "session": session, "idempotency_key": idempotency_key}
+        return Resource(**await self.call(bridge, "common:create_resource", args, **keywords))  # type: ignore[arg-type]
+
+    async def execute_resource(
+        self,
+        bridge: str | None,
+        id: str,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        session: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Any:
+        """Execute a resource, on a worker that holds it or makes it again from its recipe."""
+        args = {"id": id, "inputs": dict(inputs or {})}
+        return await self.call(
+            bridge,
+            "common:execute_resource",
+            args,
+            timeout=timeout,
+            session=session,
+            idempotency_key=idempotency_key,
+        )
+
+    async def get_resource(self, bridge: str | None, id: str, *, session: str | None = None) -> Resource:
+        """Return what is known of a resource."""
+        return self._resources.find(self.pool(bridge).name, id, session).resource
+
+    async def list_resources(
+        self, bridge: str | None = None, type: str | None = None, *, session: str | None = None
+    ) -> list[Resource]:
+        """Return the resources of a bridge (of all bridges for None), oldest first."""
+        name = None if bridge is None else self.pool(bridge).name
+        return self._resources.visible(name, type, session)
+
+    async def delete_resource(
+        self, bridge: str | None, id: str, *, timeout: float | None = None, session: str | None = None
+    ) -> dict[str, Any]:
+        """Delete a resource. It is gone at once; an execution that runs ends undisturbed."""
+        deleted: dict[str, Any] = await self.call(
+            bridge, "common:delete_resource", {"id": id}, timeout=timeout, session=session
+        )
+        return deleted
+
+    # ------------------------------------------------------------------ sessions
+
+    async def create_session(
+        self,
+        id: str | None = None,
+        *,
+        affinity: str = "hint",
+        concurrency: str = "enqueue",
+        lease: float | None = None,
+    ) -> SessionInfo:
+        """Make a session.
+
+        Args:
+            id: chosen by the host if left out.
+            affinity: what its calls get while the worker that had the last one is busy: any other worker (`hint`), a
+                place in that worker's queue (`strict_queue`), or `session_busy` (`strict_fail_fast`).
+            concurrency: what a second call at the same time gets: `enqueue`, `reject`, `interrupt`.
+            lease: seconds that it lives on after its last call; the configured `session_ttl` if left out.
+        """
+        self._open()
+        return self._sessions.create(id, affinity, concurrency, lease).describe()
+
+    async def list_sessions(self) -> list[SessionInfo]:
+        """Return the sessions, oldest first."""
+        self._open()
+        return self._sessions.list()
+
+    async def get_session(self, id: str) -> SessionInfo:
+        """Return what is known of a session."""
+        self._open()
+        return self._sessions.get(id).describe()
+
+    async def extend_session(self, id: str, lease: float | None = None) -> SessionInfo:
+        """Begin a session's lease anew, with another length if one is given."""
+        self._open()
+        return self._sessions.extend(id, lease).describe()
+
+    async def close_session(self, id: str) -> None:
+        """End a session and delete what was made in it."""
+        self._open()
+        session = self._sessions.get(id)
+        self._sessions.close(id)
+        await self._router.end_session(session)
+
+    # ------------------------------------------------------------------ tools and adapters
+
+    def register_tool(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *,
+        description: str | None = None,
+        parameters: dict[str, Any] | None = None,
+    ) -> None:
+        """Offer a function to workers: a handler may call it with `ctx.call_host(name, args)`.
+
+        Args:
+            name: what handlers call it.
+            function: runs on this loop if it is a coroutine function, otherwise on a thread; gets the arguments by
+                keyword.
+            description: for agents; the first line of its docstring if left out.
+            parameters: JSON Schema of its arguments; made from its annotations if left out.
+        """
+        self._tools.register(name, function, description, parameters)
+
+    def unregister_tool(self, name: str) -> None:
+        """Take a tool back."""
+        self._tools.unregister(name)
+
+    def tools(self) -> list[dict[str, Any]]:
+        """Return name, description and parameters of each tool."""
+        return self._tools.describe()
+
+    def get_adapter(self, bridge: str | None = None) -> Any:
+        """Return the typed client of a bridge's framework, for example `DSPyAdapter`."""
+        name, adapter = self.adapter_class(bridge)
+        return adapter(self, name)
+
+    def adapter_class(self, bridge: str | None) -> tuple[str, Any]:
+        """Return a bridge's name and what makes its typed client from a host and that name."""
+        name = self._registry.resolve(bridge)
+        # Adapters stand above the host and may know frameworks; the host must not import them to exist.
+        return name, import_module("manybridge.adapters").adapter_for(self._framework_of(name))
+
+    def _framework_of(self, name: str) -> str:
+        reference = self._registry.get(name).reference
+        return reference if reference.isidentifier() else name
+
+    # ------------------------------------------------------------------ the registry
+
+    def bridges(self) -> dict[str, dict[str, Any]]:
+        """Return the registered bridges: name to what it runs and how many workers it keeps."""
+        default = self._registry.default
+        return {
+            name: {"bridge": config.reference or name, "pool_size": config.pool_size, "default": name == default}
+            for name, config in self._registry.items()
+        }
+
+    async def register_bridge(self, name: str, config: BridgeConfig | Mapping[str, Any] | str) -> None:
+        """Add a bridge while running. A string is what it would have as `bridge`, or a Python file's path."""
+        self._open()
+        if isinstance(config, str):
+            config = {"python_script" if config.partition(":")[0].endswith(".py") else "bridge": config}
+        self._registry.register(name, config)
+
+    async def update_bridge(self, name: str, **changes: Any) -> None:
+        """Change keys of a bridge's configuration while running.
+
+        Workers that it makes stale are replaced one by one; calls go on meanwhile.
+        """
+        self._open()
+        self._registry.update(name, changes)
+
+    async def unregister_bridge(self, name: str) -> None:
+        """Remove a bridge. Calls that run may end; those that wait fail with `host_closed`."""
+        self._open()
+        self._registry.unregister(name)
+
+    async def capabilities(self, bridge: str | None = None, *, timeout: float | None = None) -> dict[str, Any]:
+        """Return the commands and resource types of a bridge with their JSON Schemas."""
+        found: dict[str, Any] = await self.call(bridge, "common:capabilities", {}, timeout=timeout)
+        return found
+
+    # ------------------------------------------------------------------ what it is doing
+
+    async def health(self, *, probe: bool = True) -> dict[str, Any]:
+        """Say whether calls can be served, for each bridge and its workers, and if not, why.
+
+        Args:
+            probe: ask every worker to answer a ping now, instead of saying only what the host knows.
+        """
+        if self._closed:
+            return {"status": "closed", "reason": "the host is closed", "bridges": {}}
+        self._open()
+        pools = self._pools.all()
+        found = await asyncio.gather(*(bridge_health(pool, probe=probe) for pool in pools))
+        bridges = {pool.name: each for pool, each in zip(pools, found, strict=True)}
+        return {"status": overall(bridges), "pid": os.getpid(), "bridges": bridges}
+
+    async def stats(self) -> dict[str, Any]:
+        """Return counters, queue depths and latencies of each bridge."""
+        self._open()
+        return {
+            "bridges": {pool.name: pool.describe() for pool in self._pools.all()},
+            "sessions": len(self._sessions),
+            "resources": len(self._resources),
+            "jobs": len(self._jobs.list()),
+            "tools": len(self._tools.describe()),
+        }
+
+    # ------------------------------------------------------------------ inside
+
+    def _open(self) -> None:
+        """Make what needs a running loop."""
+        if self._started:
+            return
+        if self._closed:
+            raise ClosedError("the host is closed")
+        self._started = True
+        limits = self._config.limits
+        self._pools = PoolSet(self._registry, self._worker_gone, self._bridge_changed)
+        self._sessions = SessionTable(limits.session_ttl, limits.max_sessions, self._session_expired)
+        self._router = Router(self._pools, self._sessions, self._resources, self._tools)
+        self._pools.start()
+
+    def pool(self, bridge: str | None) -> Pool:
+        """Return the pool of a bridge. For `MLBridge` and gateways."""
+        if not self._started:
+            self._open()
+        return self._pools.get(bridge)
+
+    def is_plain(self, command: str) -> bool:
+        """Whether a command needs nothing but a worker; any thread may ask."""
+        return self._router.is_plain(command)
+
+    def _prepare(
+        self, bridge: str | None, command: str, args: Mapping[str, Any] | None
+    ) -> tuple[Pool, str, dict[str, Any]]:
+        pool = self.pool(bridge)
+        return pool, command if ":" in command else f"{pool.name}:{command}", checked_args(args)
+
+    def _batch_item(self, pool: Pool, item: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        command = item.get("command") if isinstance(item, Mapping) else None
+        if not isinstance(command, str):
+            raise InvalidArgumentError("calls: expected mappings with a command and args")
+        return self._prepare(pool.name, command, item.get("args"))[1:]
+
+    @staticmethod
+    def _options(
+        pool: Pool, timeout: float | None, session: str | None, key: str | None, traceparent: str | None
+    ) -> CallOptions:
+        seconds = checked_timeout(timeout, pool.config.default_timeout)
+        return CallOptions(seconds, session, key, traceparent)
+
+    def _worker_gone(self, worker: Any) -> None:
+        self._resources.forget_worker(worker)
+        self._sessions.forget_worker(worker)
+
+    def _bridge_changed(self, name: str, removed: bool) -> None:
+        if removed:
+            self._resources.forget_bridge(name)
+        else:
+            self._resources.forget_policies(name)
+
+    def _session_expired(self, session: Session) -> None:
+        if not self._closed:
+            self._tasks.start(self._router.end_session(session), f"end session {session.id}")
+
+
+def checked_args(args: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the arguments as a dictionary.
+
+    Raises:
+        InvalidArgumentError: they are no mapping.
+    """
+    if args is None:
+        return {}
+    if isinstance(args, dict):
+        return args
+    if isinstance(args, Mapping):
+        return dict(args)
+    raise InvalidArgumentError(f"args: expected a mapping of argument names to values, found {type(args).__name__}")

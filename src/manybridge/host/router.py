@@ -1,0 +1,215 @@
+"""The way of a call through the host: sessions, resources, tools, idempotency, and then a pool."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any, Final
+
+from manybridge.errors import CallError, InvalidArgumentError, ManybridgeError
+from manybridge.host.calls import Call, loop_future
+from manybridge.host.idempotency import IdempotencyTable
+from manybridge.host.options import CallOptions
+from manybridge.host.pool import Pool, WorkerGoneError
+from manybridge.host.pools import PoolSet
+from manybridge.host.quarantine import fingerprint
+from manybridge.host.resources import Resource, ResourceTable
+from manybridge.host.sessions import Session, SessionTable, current_session
+from manybridge.host.tools import ToolRegistry
+from manybridge.protocol.errors import ErrorCode
+from manybridge.protocol.messages import EVENT_CHUNK, Event
+
+HostCommand = Callable[[Pool, dict[str, Any], CallOptions], Awaitable[Any]]
+
+NOT_FOR_CALLERS: Final = {
+    "common:hello": "the host has agreed on a version with its workers already",
+    "common:shutdown": "use unregister_bridge or close, which let running calls end",
+    "common:cancel": "cancel the call itself: its task, stream or job",
+    "common:call_result": "register the tool with register_tool",
+    "common:snapshot_resource": "the host takes snapshots by itself",
+}
+"""Commands between host and worker, and what to do instead."""
+
+
+class Router:
+    """Knows what the host answers itself, and takes everything else to the right pool and worker."""
+
+    def __init__(self, pools: PoolSet, sessions: SessionTable, resources: ResourceTable, tools: ToolRegistry) -> None:
+        self._pools = pools
+        self._sessions = sessions
+        self._resources = resources
+        self._tools = tools
+        self._idempotency = IdempotencyTable()
+        self._commands: dict[str, HostCommand] = {
+            "common:create_resource": self._create_resource,
+            "common:execute_resource": self._resources.execute,
+            "common:get_resource": self._get_resource,
+            "common:list_resources": self._list_resources,
+            "common:delete_resource": self._resources.delete,
+            "common:batch": self._batch,
+            "common:cleanup": self._clean_up,
+        }
+
+    def is_plain(self, command: str) -> bool:
+        """Whether a command, outside a session and without a key, needs nothing but a worker."""
+        return command not in self._commands and command not in NOT_FOR_CALLERS and not self._tools
+
+    async def close(self) -> None:
+        """Cancel the calls that nobody but a key holds."""
+        await self._idempotency.close()
+
+    async def call(self, pool: Pool, command: str, args: dict[str, Any], options: CallOptions) -> Any:
+        """Make a call and return its result.
+
+        Raises:
+            ManybridgeError: it failed.
+        """
+        if options.idempotency_key is None:
+            return await self._in_session(pool, command, args, options)
+        probe = Call(command, args, loop_future())
+        probe.session_id = options.session
+        key = (pool.name, options.idempotency_key)
+        work = partial(self._in_session, pool, command, args, options)
+        return await self._idempotency.run(key, fingerprint(probe), work)
+
+    async def _in_session(self, pool: Pool, command: str, args: dict[str, Any], options: CallOptions) -> Any:
+        if options.session is None or command == "common:batch":
+            return await self._perform(pool, command, args, options)
+        session = self._sessions.get_or_create(options.session)
+        session.bridges.add(pool.name)
+        async with self._sessions.turn(session, options.deadline, command):
+            last = _follow(session, pool, options)
+            while True:  # bounded: each round lost a worker, and the call has a deadline
+                options.target = session.worker_for(pool.name)
+                try:
+                    return await self._perform(pool, command, args, options)
+                except WorkerGoneError:
+                    continue
+                finally:
+                    _bind(session, pool, last)
+
+    async def _perform(self, pool: Pool, command: str, args: dict[str, Any], options: CallOptions) -> Any:
+        if command in NOT_FOR_CALLERS:
+            text = f"{command} is not for callers of a host: {NOT_FOR_CALLERS[command]}"
+            raise CallError(text, code=ErrorCode.NOT_SUPPORTED, details={"command": command})
+        chunks = self._offer_tools(options)
+        own = self._commands.get(command)
+        if own is not None:
+            result = await own(pool, args, options)
+        else:
+            call = Call(command, args, loop_future())
+            options.begin(call)
+            call.target = options.target
+            result = await pool.run(call)
+        # Its worker streamed only for the sake of tools: give the caller what a call without a stream returns.
+        return {"chunks": chunks} if chunks and result == {} else result
+
+    def _offer_tools(self, options: CallOptions) -> list[Any]:
+        chunks: list[Any] = []
+        if options.tools is None and self._tools:
+            options.tools = self._tools.run
+        if options.tools is not None and options.on_event is None:
+
+            def collect(event: Event) -> None:
+                if event.event == EVENT_CHUNK:
+                    chunks.append(event.data)
+
+            options.on_event = collect
+        return chunks
+
+    # ------------------------------------------------------------------ what the host answers itself
+
+    async def _create_resource(self, pool: Pool, args: dict[str, Any], options: CallOptions) -> dict[str, Any]:
+        resource = await self._resources.create(pool, args, options)
+        described = describe_resource(resource)
+        del described["executions"], described["last_executed"]
+        return described
+
+    async def _get_resource(self, pool: Pool, args: dict[str, Any], options: CallOptions) -> dict[str, Any]:
+        return describe_resource(self._resources.find(pool.name, args.get("id"), options.session).resource)
+
+    async def _list_resources(self, pool: Pool, args: dict[str, Any], options: CallOptions) -> dict[str, Any]:
+        found = self._resources.visible(pool.name, args.get("type"), options.session)
+        return {"resources": [describe_resource(each) for each in found], "total_count": len(found)}
+
+    async def _batch(self, pool: Pool, args: dict[str, Any], options: CallOptions) -> dict[str, Any]:
+        outcomes = await self.batch(pool, _batch_items(args.get("calls")), options)
+        return {"results": [_batch_result(each) for each in outcomes]}
+
+    async def batch(self, pool: Pool, calls: list[dict[str, Any]], options: CallOptions) -> list[Any]:
+        """Make several calls at the same time; return results and errors in their order.
+
+        In a session they run one after the other, as everything in a session does.
+        """
+
+        async def one(item: dict[str, Any]) -> Any:
+            try:
+                args = item.get("args") or {}
+                return await self._in_session(pool, item["command"], args, replace(options, on_event=None))
+            except ManybridgeError as error:
+                return error
+
+        return list(await asyncio.gather(*(one(item) for item in calls)))
+
+    async def _clean_up(self, pool: Pool, args: dict[str, Any], options: CallOptions) -> dict[str, Any]:
+        session = args.get("session_id") or options.session
+        removed = await self._resources.drop_session(pool, session)
+        facts: dict[str, Any] = {}
+        for worker in list(pool.ready):
+            facts = await worker.control("common:cleanup", {} if session is None else {"session_id": session})
+        return {**facts, "status": "cleaned", "resources_removed": removed}
+
+    async def end_session(self, session: Session) -> None:
+        """Delete what a session made and have its workers forget it."""
+        for pool in self._pools.all():
+            await self._resources.drop_session(pool, session.id)
+            if pool.name in session.bridges:
+                for worker in list(pool.ready):
+                    worker.post("common:cleanup", {"session_id": session.id})
+
+
+def describe_resource(resource: Resource) -> dict[str, Any]:
+    """A resource as it goes over the wire."""
+    return asdict(resource)
+
+
+def _follow(session: Session, pool: Pool, options: CallOptions) -> list[Call]:
+    """Have the session know the call to a worker that is made for it now. Returns where that call will be."""
+    last: list[Call] = []
+    before, nested = options.on_call, current_session.get() == session.id
+
+    def made(call: Call) -> None:
+        last[:] = [call]
+        if not nested:
+            session.stop_current = partial(pool.stop_call, call, "cancelled")
+        if before is not None:
+            before(call)
+
+    options.on_call = made
+    return last
+
+
+def _bind(session: Session, pool: Pool, last: list[Call]) -> None:
+    worker = last[0].worker if last else None
+    moves = session.affinity == "hint" or pool.name not in session.workers
+    if moves and worker is not None and worker.is_ready:
+        session.workers[pool.name] = worker
+
+
+def _batch_items(calls: Any) -> list[dict[str, Any]]:
+    if not isinstance(calls, list):
+        raise InvalidArgumentError("calls: expected an array of {command, args}")
+    for index, item in enumerate(calls):
+        if not isinstance(item, dict) or not isinstance(item.get("command"), str):
+            raise InvalidArgumentError(f"calls[{index}]: expected an object with a command")
+        if not isinstance(item.get("args") or {}, dict) or item["command"] == "common:batch":
+            raise InvalidArgumentError(f"calls[{index}]: args must be an object, and no batch")
+    return calls
+
+
+def _batch_result(outcome: Any) -> dict[str, Any]:
+    if isinstance(outcome, ManybridgeError):
+        return {"success": False, "error": outcome.message, "error_info": outcome.to_info().to_object()}
+    return {"success": True, "result": outcome}

@@ -1,0 +1,267 @@
+"""Sessions: a caller's context over several calls: which worker they go to, what a second one meanwhile gets, its end.
+
+A session runs one call at a time. What a second one gets is the session's policy: it waits (`enqueue`), it is refused
+(`reject`), or it stops the first (`interrupt`). A call that a tool makes on behalf of a call of the same session is
+part of that call and does not wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from math import inf
+from time import monotonic, time
+from typing import Final, Literal, TypeAlias, get_args
+
+from manybridge.errors import CallTimeoutError, InvalidArgumentError, SessionError
+from manybridge.host.worker import WorkerHandle
+from manybridge.protocol.errors import ErrorCode
+
+Affinity: TypeAlias = Literal["hint", "strict_queue", "strict_fail_fast"]
+Concurrency: TypeAlias = Literal["enqueue", "reject", "interrupt"]
+
+SWEEP_SECONDS: Final = 1.0
+"""A session is closed at most this long after its lease ran out."""
+
+current_session: ContextVar[str | None] = ContextVar("manybridge_session", default=None)
+"""The session of the call on whose behalf this code runs: set while a tool runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """What a caller sees of a session."""
+
+    id: str
+    affinity: Affinity
+    concurrency: Concurrency
+    lease: float
+    """Seconds that it lives on after its last call."""
+    created_at: float
+    """Epoch seconds."""
+    expires_in: float
+    """Seconds."""
+    calls: int
+    workers: dict[str, str]
+    """Bridge to the id of the worker that it goes to."""
+
+
+class Session:
+    """State of one session. Changed by the table only."""
+
+    def __init__(self, id: str, affinity: Affinity, concurrency: Concurrency, lease: float) -> None:
+        self.id = id
+        self.affinity = affinity
+        self.concurrency = concurrency
+        self.lease = lease
+        self.created_at = time()
+        self.expires_at = monotonic() + lease
+        self.calls = 0
+        self.workers: dict[str, WorkerHandle] = {}
+        self.bridges: set[str] = set()
+        self.stop_current: Callable[[], None] | None = None
+        """Stops the call that runs; None while none does. Set by whoever makes the call."""
+        self.busy = False
+        self.waiters: deque[asyncio.Future[None]] = deque()
+
+    def describe(self) -> SessionInfo:
+        """What a caller may see."""
+        workers = {bridge: worker.id for bridge, worker in self.workers.items()}
+        expires_in = inf if self.busy else max(0.0, self.expires_at - monotonic())
+        return SessionInfo(
+            self.id, self.affinity, self.concurrency, self.lease, self.created_at, expires_in, self.calls, workers
+        )
+
+    def touch(self) -> None:
+        """Begin the lease anew."""
+        self.expires_at = monotonic() + self.lease
+
+    def worker_for(self, bridge: str) -> WorkerHandle | None:
+        """The worker that the next call must, or had better, go to.
+
+        Raises:
+            SessionError: `session_busy`: the affinity is strict_fail_fast and that worker is busy.
+        """
+        worker = self.workers.get(bridge)
+        if worker is None or not worker.is_ready:
+            return None
+        free = not worker.pinned and len(worker.calls) < worker.concurrency
+        if free or self.affinity == "strict_queue":
+            return worker
+        if self.affinity == "strict_fail_fast":
+            text = f'the worker of session "{self.id}" is busy, and the session does not wait (strict_fail_fast)'
+            raise SessionError(text, code=ErrorCode.SESSION_BUSY, details={"session": self.id, "worker": worker.id})
+        return None
+
+
+class SessionTable:
+    """Owner of the sessions of one host.
+
+    Args:
+        lease: seconds that a session lives on after its last call, where it does not say.
+        max_sessions: more are refused.
+        ended: told of each session that is closed or has expired.
+    """
+
+    def __init__(self, lease: float, max_sessions: int, ended: Callable[[Session], None]) -> None:
+        self._lease = lease
+        self._max_sessions = max_sessions
+        self._ended = ended
+        self._sessions: dict[str, Session] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def create(
+        self,
+        id: str | None = None,
+        affinity: str = "hint",
+        concurrency: str = "enqueue",
+        lease: float | None = None,
+    ) -> Session:
+        """Make a session.
+
+        Raises:
+            InvalidArgumentError: a policy that does not exist.
+            SessionError: the id is taken (`session_busy` is for calls; this is `conflict`), or there are too many.
+        """
+        _one_of("affinity", affinity, get_args(Affinity))
+        _one_of("concurrency", concurrency, get_args(Concurrency))
+        if lease is not None and not lease > 0:
+            raise InvalidArgumentError(f"lease: expected seconds above 0, found {lease!r}")
+        if id is not None and id in self._sessions:
+            raise SessionError(f'there is a session "{id}" already', code=ErrorCode.CONFLICT, retryable=False)
+        if len(self._sessions) >= self._max_sessions:
+            raise SessionError(f"{self._max_sessions} sessions are open already", code=ErrorCode.OVERLOADED)
+        id = id or f"session-{secrets.token_hex(4)}"
+        made = Session(id, affinity, concurrency, lease or self._lease)  # type: ignore[arg-type]  # checked above
+        self._sessions[id] = made
+        self._sweep_later()
+        return made
+
+    def get(self, id: str) -> Session:
+        """Return a session that exists.
+
+        Raises:
+            SessionError: `session_not_found`.
+        """
+        session = self._sessions.get(id)
+        if session is None:
+            raise SessionError(f'there is no session "{id}", or its lease ran out', details={"session": id})
+        return session
+
+    def get_or_create(self, id: str) -> Session:
+        """Return a session; one that a call names first is made with the defaults."""
+        session = self._sessions.get(id)
+        return session if session is not None else self.create(id)
+
+    def list(self) -> list[SessionInfo]:
+        """Describe every session, oldest first."""
+        return [session.describe() for session in self._sessions.values()]
+
+    def extend(self, id: str, lease: float | None = None) -> Session:
+        """Begin a session's lease anew, with another length if one is given."""
+        session = self.get(id)
+        if lease is not None:
+            if not lease > 0:
+                raise InvalidArgumentError(f"lease: expected seconds above 0, found {lease!r}")
+            session.lease = lease
+        session.touch()
+        return session
+
+    def close(self, id: str) -> Session:
+        """End a session; a call that runs in it is stopped."""
+        session = self.get(id)
+        del self._sessions[id]
+        if session.stop_current is not None:
+            session.stop_current()
+        for waiter in session.waiters:
+            if not waiter.done():
+                waiter.set_exception(SessionError(f'session "{id}" was closed', details={"session": id}))
+        self._ended(session)
+        return session
+
+    def close_all(self) -> None:
+        """Forget every session; the workers are ended anyway."""
+        self._sessions.clear()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+
+    def forget_worker(self, worker: WorkerHandle) -> None:
+        """A worker takes no more calls: sessions choose another."""
+        for session in self._sessions.values():
+            for bridge in [bridge for bridge, held in session.workers.items() if held is worker]:
+                del session.workers[bridge]
+
+    @asynccontextmanager
+    async def turn(self, session: Session, deadline: float, command: str) -> AsyncIterator[None]:
+        """Hold the session for one call, which sets `stop_current` once it knows how.
+
+        Raises:
+            SessionError: `session_busy` under the policy `reject`; or it was closed meanwhile.
+            CallTimeoutError: the call's deadline passed before its turn.
+        """
+        if current_session.get() == session.id:
+            yield  # a tool works for a call that holds the session
+            return
+        await self._wait_for_turn(session, deadline, command)
+        try:
+            yield
+        finally:
+            session.stop_current = None
+            session.touch()
+            session.calls += 1
+            self._pass_on(session)
+
+    async def _wait_for_turn(self, session: Session, deadline: float, command: str) -> None:
+        if not session.busy:
+            session.busy = True
+            return
+        if session.concurrency == "reject":
+            text = f'session "{session.id}" has a call already, and takes one at a time (reject)'
+            raise SessionError(text, code=ErrorCode.SESSION_BUSY, details={"session": session.id})
+        waiter = asyncio.get_running_loop().create_future()
+        session.waiters.append(waiter)
+        if session.concurrency == "interrupt" and session.stop_current is not None:
+            session.stop_current()
+        try:
+            async with asyncio.timeout(None if deadline == inf else deadline - monotonic()):
+                await waiter
+        except TimeoutError:
+            details = {"stopped_by": "queue", "session": session.id, "command": command}
+            text = f"{command} got no turn in session {session.id} before its deadline; it had not begun"
+            raise CallTimeoutError(text, details=details) from None
+        finally:
+            if waiter in session.waiters:
+                session.waiters.remove(waiter)
+            elif waiter.cancelled():
+                self._pass_on(session)  # it was ours, and we do not use it
+
+    def _pass_on(self, session: Session) -> None:
+        while session.waiters:
+            waiter = session.waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        session.busy = False
+
+    def _sweep_later(self) -> None:
+        if self._sweeper is None and self._sessions:
+            self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeper = None
+        now = monotonic()
+        for session in [each for each in self._sessions.values() if not each.busy and each.expires_at <= now]:
+            self.close(session.id)
+        self._sweep_later()
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InvalidArgumentError(f"{name}: expected one of {', '.join(known)}; found {value!r}")
