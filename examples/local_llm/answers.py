@@ -96,13 +96,16 @@ def _calculate(question: str) -> str | None:
     for word, sign in _WORDS_TO_SIGNS.items():
         text = text.replace(word, sign)
     text = re.sub(r"(?<=\d)\s*x\s*(?=\d)", "*", text)
-    match = re.search(r"[-(]*\d[\d.\s()]*(?:[-+*/][\d.\s()-]*\d[\d.)]*)+", text)
-    if match is None:
-        return None
-    try:
-        return _number(_evaluate(ast.parse(match.group().strip(), mode="eval").body))
-    except (SyntaxError, ValueError, ZeroDivisionError):
-        return None
+    for found in re.findall(r"[-(\d][-+*/().\d\s]*[\d)]", text):
+        if not re.search(r"[\d)]\s*[-+*/]", found):
+            continue
+        try:
+            return _number(_evaluate(ast.parse(found, mode="eval").body))
+        except ZeroDivisionError:
+            return "undefined"
+        except (SyntaxError, ValueError):
+            continue
+    return None
 
 
 def _evaluate(node: ast.expr) -> float:

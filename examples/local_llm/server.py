@@ -92,6 +92,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path.endswith("/models"):
             self._send(200, {"object": "list", "data": [{"id": wire.MODEL, "object": "model", "owned_by": "rules"}]})
+        elif self.path == "/requests":
+            self._send(200, {"requests": self.server.owner.requests})
         else:
             self._send(200, {"status": "ok", "what": "a local rule-based endpoint, not a model"})
 
