@@ -346,14 +346,14 @@ class AsyncMLBridge:
 
     def get_adapter(self, bridge: str | None = None) -> Any:
         """Return the typed client of a bridge's framework, for example `DSPyAdapter`."""
-        name, adapter = self.adapter_class(bridge)
-        return adapter(self, name)
+        name, adapters = self.adapters_of(bridge)
+        return adapters.asynchronous(self, name)
 
-    def adapter_class(self, bridge: str | None) -> tuple[str, Any]:
-        """Return a bridge's name and what makes its typed client from a host and that name."""
+    def adapters_of(self, bridge: str | None) -> tuple[str, Any]:
+        """Return a bridge's name and the `AdapterPair` of its framework."""
         name = self._registry.resolve(bridge)
         # Adapters stand above the host and may know frameworks; the host must not import them to exist.
-        return name, import_module("manybridge.adapters").adapter_for(self._framework_of(name))
+        return name, import_module("manybridge.adapters").adapter_pair(self._framework_of(name))
 
     def _framework_of(self, name: str) -> str:
         reference = self._registry.get(name).reference

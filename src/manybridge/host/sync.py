@@ -250,8 +250,8 @@ class MLBridge:
 
     def get_adapter(self, bridge: str | None = None) -> Any:
         """Return the typed client of a bridge's framework, for example `DSPyAdapter`."""
-        name, adapter = self._bridge.adapter_class(bridge)
-        return adapter(self, name)
+        name, adapters = self._bridge.adapters_of(bridge)
+        return adapters.blocking(self, name)
 
     # ------------------------------------------------------------------ the registry
 
