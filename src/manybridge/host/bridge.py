@@ -199,7 +199,11 @@ class AsyncMLBridge:
         pool, command, given = self._prepare(bridge, command, args)
         options = self._options(pool, inf if timeout is None else timeout, session, idempotency_key, None)
         job = self._jobs.add(pool.name, command, lambda: not pool.ready)
-        job.begin(lambda given_options: self._router.call(pool, command, given, given_options), options)
+        job.begin(
+            lambda given_options: self._router.call(pool, command, given, given_options),
+            options,
+            lambda call: pool.stop_call(call, "cancelled"),
+        )
         return job
 
     def jobs(self) -> list[AsyncJob]:
@@ -441,6 +445,10 @@ class AsyncMLBridge:
         if not self._started:
             self._open()
         return self._pools.get(bridge)
+
+    async def perform(self, pool: Pool, command: str, args: dict[str, Any], options: CallOptions) -> Any:
+        """Make a call with everything that it may need. For gateways."""
+        return await self._router.call(pool, command, args, options)
 
     def is_plain(self, command: str) -> bool:
         """Whether a command needs nothing but a worker; any thread may ask."""

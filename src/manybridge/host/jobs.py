@@ -12,7 +12,7 @@ from time import monotonic, time
 from typing import Any, Final
 
 from manybridge.errors import CallCancelledError, CallError, ManybridgeError
-from manybridge.host.calls import Call
+from manybridge.host.calls import Call, CallStage
 from manybridge.host.options import CallOptions
 from manybridge.host.streams import StreamEvent
 from manybridge.protocol.errors import ErrorCode
@@ -74,6 +74,9 @@ class AsyncJob:
         self._first_report: tuple[float, float] | None = None
         self._changed = asyncio.Event()
         self._task: asyncio.Task[Any] | None = None
+        self._call: Call | None = None
+        """The call to a worker that was made last for it."""
+        self._stop: Callable[[Call], None]
 
     def __repr__(self) -> str:
         return f"<Job {self.id} {self.command} {self.state}>"
@@ -124,10 +127,16 @@ class AsyncJob:
         return self._task.result()
 
     async def cancel(self) -> bool:
-        """Stop it. Returns whether it still ran."""
+        """Stop it, and return when its work has ended. Returns whether it still ran.
+
+        The error of its result says which rung of the ladder stopped it.
+        """
         if self.done or self._task is None:
             return False
-        self._task.cancel()
+        if self._call is not None and self._call.stage is not CallStage.DONE:
+            self._stop(self._call)
+        else:  # between two calls, or before the first one: nothing runs that would have to be stopped
+            self._task.cancel()
         await asyncio.wait({self._task})
         return True
 
@@ -167,13 +176,20 @@ class AsyncJob:
 
     # ------------------------------------------------------------------ what the manager does
 
-    def begin(self, work: Callable[[CallOptions], Coroutine[Any, Any, Any]], options: CallOptions) -> None:
-        """Start the call."""
+    def begin(
+        self,
+        work: Callable[[CallOptions], Coroutine[Any, Any, Any]],
+        options: CallOptions,
+        stop: Callable[[Call], None],
+    ) -> None:
+        """Start the call; `stop` is told of the call to a worker that is to be stopped."""
+        self._stop = stop
         options.on_event, options.on_call = self._receive, self._call_made
         self._task = asyncio.get_running_loop().create_task(work(options), name=f"job {self.id}")
         self._task.add_done_callback(self._ended)
 
     def _call_made(self, call: Call) -> None:
+        self._call = call
         call.on_sent = self._sent
 
     def _sent(self) -> None:
