@@ -282,7 +282,7 @@ class Pool:
         for call in reversed(calls):
             self._bereaved(worker, call, call in begun)
         self.supervisor.worker_died(worker)
-        self._serve_waiting()
+        self.serve_waiting()
         if self._idle is not None and not self.running and not self.waiting:
             self._idle.set_result(None)
             self._idle = None
@@ -360,7 +360,8 @@ class Pool:
         call.stage, call.worker, call.sequence = CallStage.QUEUED, None, 0
         self._queue.appendleft(call)
 
-    def _serve_waiting(self) -> None:
+    def serve_waiting(self) -> None:
+        """Give waiting calls to workers with room; fail them if there is no worker and none will come."""
         for worker in list(self.ready):
             if not self._queue:
                 return

@@ -182,6 +182,7 @@ class Supervisor:
     def _restart(self) -> None:
         self._restart_timer = None
         self.ensure()
+        self._pool.serve_waiting()  # the breaker may have opened meanwhile: then nobody comes for them
 
     def _probe_later(self) -> None:
         # Where some workers live nobody's call has to ask; where none does, the next call does.

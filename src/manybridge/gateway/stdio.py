@@ -1,0 +1,185 @@
+"""A host behind standard input and output: what an Erlang port, or any parent process, talks to.
+
+The two descriptors are taken before anything else happens, so that whatever prints (a library, a warning) ends on
+standard error and can't break a frame. The end of the input ends the host: open requests are still answered while
+somebody reads, and stopped when nobody does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, cast
+
+from manybridge.gateway.conversation import Conversation
+from manybridge.host.bridge import AsyncMLBridge
+from manybridge.host.config import ConfigSource
+from manybridge.protocol.frames import DEFAULT_MAX_FRAME_BYTES
+
+FIRST_PRIVATE_FD: Final = 10
+"""As in a worker: above the numbers that careless code closes or reuses."""
+
+READ_BYTES: Final = 256 * 1024
+
+
+class Descriptors(NamedTuple):
+    """Where the protocol is after `take_stdio`."""
+
+    input: int
+    output: int
+
+
+def take_stdio() -> Descriptors:
+    """Move the protocol off descriptors 0 and 1; leave 0 empty and make 1 a copy of 2, the log."""
+    taken = Descriptors(*(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_PRIVATE_FD) for fd in (0, 1)))
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    sys.stdout.flush()
+    return taken
+
+
+async def serve_stdio(config: ConfigSource = None) -> int:
+    """Serve one client on standard input and output until it closes, or asks for the end.
+
+    Args:
+        config: as `AsyncMLBridge.from_config`.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        ConfigError: the configuration is wrong.
+    """
+    descriptors = take_stdio()
+    ml = AsyncMLBridge.from_config(config)
+    async with ml:
+        await StdioGateway(ml, descriptors).run()
+    return 0
+
+
+class StdioGateway:
+    """Joins the descriptors and one conversation. Owner of both descriptors."""
+
+    def __init__(
+        self, ml: AsyncMLBridge, descriptors: Descriptors, *, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES
+    ) -> None:
+        self._descriptors = descriptors
+        self._loop = asyncio.get_running_loop()
+        self._input_ended = asyncio.Event()
+        self._output_ended = asyncio.Event()
+        self._output: asyncio.WriteTransport | None = None
+        self._conversation = Conversation(
+            ml, self._write, max_frame_bytes=max_frame_bytes, on_shutdown=self._input_ended.set
+        )
+
+    async def run(self) -> None:
+        """Serve until the input has ended and every request is answered, or until nobody reads any more."""
+        await self._open_output()
+        input_transport = await self._open_input()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # not on the main thread
+                self._loop.add_signal_handler(number, self._input_ended.set)
+        ended = [asyncio.ensure_future(each.wait()) for each in (self._input_ended, self._output_ended)]
+        await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
+        if not self._output_ended.is_set():
+            answered = asyncio.ensure_future(self._conversation.finish())
+            await asyncio.wait({answered, ended[1]}, return_when=asyncio.FIRST_COMPLETED)
+            answered.cancel()
+        await self._conversation.cancel_all()
+        for waiting in ended:
+            waiting.cancel()
+        if input_transport is not None:
+            input_transport.close()
+        await self._close_output()
+
+    async def _open_input(self) -> asyncio.BaseTransport | None:
+        stream = os.fdopen(self._descriptors.input, "rb", buffering=0)
+        try:
+            transport, _ = await self._loop.connect_read_pipe(
+                lambda: _Input(self._conversation.receive, self._input_ended.set), stream
+            )
+        except ValueError:  # a regular file: asyncio can't wait for one, and need not
+            threading.Thread(target=self._read_file, args=(stream,), name="stdio-input", daemon=True).start()
+            return None
+        return transport
+
+    def _read_file(self, stream: Any) -> None:
+        while data := stream.read(READ_BYTES):
+            self._loop.call_soon_threadsafe(self._conversation.receive, data)
+        self._loop.call_soon_threadsafe(self._input_ended.set)
+
+    async def _open_output(self) -> None:
+        stream = os.fdopen(self._descriptors.output, "wb", buffering=0)
+        try:
+            transport, _ = await self._loop.connect_write_pipe(lambda: _Output(self), stream)
+        except ValueError:
+            self._stream = stream  # a regular file takes whatever is written
+            return
+        self._output = transport
+
+    def _write(self, data: bytes) -> None:
+        if self._output is None:
+            self._stream.write(data)
+        elif not self._output.is_closing():
+            self._output.write(data)
+
+    async def _close_output(self) -> None:
+        if self._output is None:
+            self._stream.close()
+            return
+        self._output.close()  # what is buffered still goes out
+        await self._output_ended.wait()
+
+    def pause(self) -> None:
+        """The client does not keep up."""
+        self._conversation.pause()
+
+    def resume(self) -> None:
+        """The client has caught up."""
+        self._conversation.resume()
+
+    def output_lost(self) -> None:
+        """Nobody reads any more."""
+        self._output_ended.set()
+
+
+class _Input(asyncio.Protocol):
+    """Takes what the client sends."""
+
+    def __init__(self, receive: Callable[[bytes], None], ended: Callable[[], None]) -> None:
+        self._receive = receive
+        self._ended = ended
+
+    def data_received(self, data: bytes) -> None:
+        self._receive(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
+        self._ended()
+
+
+class _Output(asyncio.BaseProtocol):
+    """Knows whether the client reads."""
+
+    def __init__(self, gateway: StdioGateway) -> None:
+        self._gateway = gateway
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Streams are paused at 1 MiB that the client has not read; replies are never held back.
+        cast(asyncio.WriteTransport, transport).set_write_buffer_limits(high=1024 * 1024)
+
+    def pause_writing(self) -> None:
+        self._gateway.pause()
+
+    def resume_writing(self) -> None:
+        self._gateway.resume()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
+        self._gateway.output_lost()
