@@ -16,6 +16,7 @@ from manybridge.adapters import (
     AsyncGenericAdapter,
     DSPyAdapter,
     GenericAdapter,
+    adapter_for,
     adapter_pair,
     make_adapter,
     make_async_adapter,
@@ -207,6 +208,23 @@ async def test_a_program_from_recipe_to_deletion_without_blocking(tmp_path: Path
     ]  # fmt: skip
 
 
+def test_a_host_gets_the_adapter_of_its_kind() -> None:
+    """`get_adapter` of both hosts asks for it the same way."""
+    make = adapter_for("dspy")
+    assert isinstance(make(Host(), "dspy"), DSPyAdapter)
+    assert isinstance(make(AsyncHost(), "dspy"), AsyncDSPyAdapter)
+
+
+def test_a_programs_calls_share_its_session_and_nothing_else() -> None:
+    """Least of all an idempotency key: the first answer would come back for ever."""
+    host = Host()
+    program = DSPyAdapter(host).create_program("q -> a", session="s", timeout=1, idempotency_key="k")
+    program.predict(q="x")
+    assert [asked[-1] for asked in host.asked] == [
+        {"session": "s", "timeout": 1, "idempotency_key": "k"}, {"session": "s"},
+    ]  # fmt: skip
+
+
 def test_settings_of_a_call_do_not_travel_as_arguments() -> None:
     """`timeout`, `session` and `idempotency_key` are about the call."""
     host = Host()
@@ -214,7 +232,8 @@ def test_settings_of_a_call_do_not_travel_as_arguments() -> None:
     dspy.configure_lm("openai/x", temperature=0.2, session="s", timeout=1)
     dspy.predict("q -> a", {"q": "x"}, module="predict", idempotency_key="k")
     assert host.asked == [
-        ("call", "dspy-eu", "dspy:configure_lm", {"model": "openai/x", "temperature": 0.2}, {"session": "s", "timeout": 1}),
+        ("call", "dspy-eu", "dspy:configure_lm", {"model": "openai/x", "temperature": 0.2},
+         {"session": "s", "timeout": 1}),
         ("call", "dspy-eu", "dspy:predict", {"signature": "q -> a", "inputs": {"q": "x"}, "module": "predict"},
          {"idempotency_key": "k"}),
     ]  # fmt: skip

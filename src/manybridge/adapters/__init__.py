@@ -7,8 +7,16 @@ nouns and types. `ml.get_adapter("dspy")` returns one. A framework without an ad
 from __future__ import annotations
 
 from manybridge.adapters.base import Adapter, AsyncCaller, AsyncGenericAdapter, Caller, GenericAdapter
-from manybridge.adapters.dspy import AsyncDSPyAdapter, DSPyAdapter
-from manybridge.adapters.registry import AdapterPair, adapter_pair, make_adapter, make_async_adapter, register_adapter
+from manybridge.adapters.dspy import DSPyAdapter
+from manybridge.adapters.dspy_async import AsyncDSPyAdapter
+from manybridge.adapters.registry import (
+    AdapterPair,
+    adapter_for,
+    adapter_pair,
+    make_adapter,
+    make_async_adapter,
+    register_adapter,
+)
 
 __all__ = [
     "Adapter",
@@ -19,6 +27,7 @@ __all__ = [
     "Caller",
     "DSPyAdapter",
     "GenericAdapter",
+    "adapter_for",
     "adapter_pair",
     "make_adapter",
     "make_async_adapter",

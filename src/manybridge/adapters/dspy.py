@@ -7,18 +7,19 @@
     program.optimize(trainset, metric="exact_match")
     program.save("program.json")
 
-`AsyncDSPyAdapter` has the same methods, awaitable. Neither imports DSPy: it lives in the workers.
+`AsyncDSPyAdapter` (in `dspy_async`) has the same methods, awaitable. Neither imports DSPy: it lives in the workers.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from manybridge.adapters.base import AsyncCaller, AsyncGenericAdapter, Caller, GenericAdapter
+from manybridge.adapters.base import Caller, GenericAdapter
 from manybridge.adapters.dspy_types import (
+    EXECUTE,
     RESOURCE_TYPE,
     Evaluation,
     ModuleName,
@@ -26,13 +27,15 @@ from manybridge.adapters.dspy_types import (
     OptimizerName,
     Prediction,
     ProgramConfig,
+    Progress,
+    kept_options,
     optimize_args,
     program_config,
     read_program,
+    report_progress,
+    split_options,
     write_program,
 )
-
-EXECUTE = "common:execute_resource"
 
 
 class DSPyAdapter(GenericAdapter):
@@ -70,7 +73,7 @@ class DSPyAdapter(GenericAdapter):
         return self._create(read_program(path), options)
 
     def _create(self, config: ProgramConfig, options: dict[str, Any]) -> Program:
-        return Program(self, self.create(RESOURCE_TYPE, dict(config), **options).id, config, options)
+        return Program(self, self.create(RESOURCE_TYPE, dict(config), **options).id, config, kept_options(options))
 
     def list_programs(self, **options: Any) -> list[Any]:
         """List the programs of this bridge as resources."""
@@ -125,7 +128,8 @@ class Program:
         *,
         metric: str = "exact_match",
         valset: list[dict[str, Any]] | None = None,
-        timeout: float | None = None,
+        on_progress: Progress | None = None,
+        timeout: float = math.inf,
         **settings: Any,
     ) -> Optimized:
         """Improve the program. Runs on any worker; the result is a new resource in the place of the old one.
@@ -135,18 +139,35 @@ class Program:
             optimizer: see `dspy:list_modules`.
             metric: exact_match, contains, word_overlap, or "package.module:function" of an allowed module.
             valset: examples to score it on, before and after.
-            timeout: seconds.
+            on_progress: called with (current, total or None, message) while it runs.
+            timeout: seconds; by default it may take as long as it takes.
             settings: metric_field, input_fields, num_threads, settings (keywords of DSPy's optimiser).
         """
         args = optimize_args(self.config, trainset, optimizer=optimizer, metric=metric, valset=valset, **settings)
-        report = Optimized.read(self.adapter.call("optimize", args, **self._call_options(timeout)))
+        report = Optimized.read(self._run_long("optimize", args, on_progress, timeout))
         self.load(report.state)
         return report
 
-    def evaluate(self, devset: list[dict[str, Any]], *, timeout: float | None = None, **settings: Any) -> Evaluation:
+    def evaluate(
+        self,
+        devset: list[dict[str, Any]],
+        *,
+        on_progress: Progress | None = None,
+        timeout: float = math.inf,
+        **settings: Any,
+    ) -> Evaluation:
         """Score the program on examples; `settings` as for `optimize`."""
         args = {"program": dict(self.config), "devset": devset, **settings}
-        return Evaluation(**self.adapter.call("evaluate", args, **self._call_options(timeout)))
+        return Evaluation(**self._run_long("evaluate", args, on_progress, timeout))
+
+    def _run_long(self, operation: str, args: dict[str, Any], on_progress: Progress | None, timeout: float) -> Any:
+        options = self._call_options(timeout)
+        if on_progress is None:
+            return self.adapter.call(operation, args, **options)
+        stream = self.adapter.stream(operation, args, **options)
+        for event in stream:
+            report_progress(event, on_progress)
+        return stream.result  # type: ignore[attr-defined]  # the host's streams have it
 
     def state(self) -> dict[str, Any]:
         """What the program has learned, as JSON."""
@@ -171,124 +192,3 @@ class Program:
 
     def _call_options(self, timeout: float | None) -> dict[str, Any]:
         return self._options if timeout is None else {**self._options, "timeout": timeout}
-
-
-class AsyncDSPyAdapter(AsyncGenericAdapter):
-    """`DSPyAdapter` for `AsyncMLBridge`: the same methods, awaitable."""
-
-    def __init__(self, ml: AsyncCaller, bridge: str = "dspy") -> None:
-        super().__init__(ml, bridge, "dspy")
-
-    async def configure_lm(self, model: str, **settings: Any) -> dict[str, Any]:
-        """See `DSPyAdapter.configure_lm`."""
-        lm, options = split_options(settings)
-        configured: dict[str, Any] = await self.call("configure_lm", {"model": model, **lm}, **options)
-        return configured
-
-    async def create_program(
-        self, signature: str | dict[str, Any] = "", module: ModuleName = "predict", **settings: Any
-    ) -> AsyncProgram:
-        """See `DSPyAdapter.create_program`."""
-        rest, options = split_options(settings)
-        return await self._create(program_config(signature, module=module, **rest), options)
-
-    async def load_program(self, path: str | Path, **options: Any) -> AsyncProgram:
-        """See `DSPyAdapter.load_program`."""
-        return await self._create(await asyncio.to_thread(read_program, path), options)
-
-    async def _create(self, config: ProgramConfig, options: dict[str, Any]) -> AsyncProgram:
-        return AsyncProgram(self, (await self.create(RESOURCE_TYPE, dict(config), **options)).id, config, options)
-
-    async def list_programs(self, **options: Any) -> list[Any]:
-        """See `DSPyAdapter.list_programs`."""
-        return await self.list(RESOURCE_TYPE, **options)
-
-    async def predict(self, signature: str | dict[str, Any], inputs: dict[str, Any], **settings: Any) -> Prediction:
-        """See `DSPyAdapter.predict`."""
-        rest, options = split_options(settings)
-        args = {"signature": signature, "inputs": inputs, **rest}
-        return Prediction.read(await self.call("predict", args, **options))
-
-    async def usage(self, **options: Any) -> dict[str, Any]:
-        """See `DSPyAdapter.usage`."""
-        used: dict[str, Any] = await self.call("usage", **options)
-        return used
-
-
-class AsyncProgram:
-    """`Program` for `AsyncMLBridge`: the same methods, awaitable."""
-
-    def __init__(self, adapter: AsyncDSPyAdapter, id: str, config: ProgramConfig, options: dict[str, Any]) -> None:
-        self.adapter = adapter
-        self.id = id
-        self.config = config
-        self._options = options
-
-    def __repr__(self) -> str:
-        return f"AsyncProgram({self.id!r}, {self.config.get('signature')!r})"
-
-    async def predict(self, *, timeout: float | None = None, **inputs: Any) -> Prediction:
-        """See `Program.predict`."""
-        return Prediction.read(await self.adapter.execute(self.id, inputs, **self._call_options(timeout)))
-
-    def stream(self, *, timeout: float | None = None, **inputs: Any) -> AsyncIterator[Any]:
-        """See `Program.stream`."""
-        args = {"id": self.id, "inputs": inputs}
-        return self.adapter.stream(EXECUTE, args, **self._call_options(timeout))
-
-    async def optimize(
-        self,
-        trainset: list[dict[str, Any]],
-        optimizer: OptimizerName = "BootstrapFewShot",
-        *,
-        metric: str = "exact_match",
-        valset: list[dict[str, Any]] | None = None,
-        timeout: float | None = None,
-        **settings: Any,
-    ) -> Optimized:
-        """See `Program.optimize`."""
-        args = optimize_args(self.config, trainset, optimizer=optimizer, metric=metric, valset=valset, **settings)
-        report = Optimized.read(await self.adapter.call("optimize", args, **self._call_options(timeout)))
-        await self.load(report.state)
-        return report
-
-    async def evaluate(
-        self, devset: list[dict[str, Any]], *, timeout: float | None = None, **settings: Any
-    ) -> Evaluation:
-        """See `Program.evaluate`."""
-        args = {"program": dict(self.config), "devset": devset, **settings}
-        return Evaluation(**await self.adapter.call("evaluate", args, **self._call_options(timeout)))
-
-    async def state(self) -> dict[str, Any]:
-        """See `Program.state`."""
-        found = await self.adapter.call("save_state", {"program": dict(self.config)}, **self._options)
-        state: dict[str, Any] = found["state"]
-        return state
-
-    async def load(self, state: dict[str, Any]) -> None:
-        """See `Program.load`."""
-        config: ProgramConfig = {**self.config, "state": state}
-        made = await self.adapter.create(RESOURCE_TYPE, dict(config), **self._options)
-        old, self.id, self.config = self.id, made.id, config
-        await self.adapter.delete(old, **self._options)
-
-    async def save(self, path: str | Path) -> None:
-        """See `Program.save`."""
-        config: ProgramConfig = {**self.config, "state": await self.state()}
-        await asyncio.to_thread(write_program, path, config)
-
-    async def delete(self) -> None:
-        """See `Program.delete`."""
-        await self.adapter.delete(self.id, **self._options)
-
-    def _call_options(self, timeout: float | None) -> dict[str, Any]:
-        return self._options if timeout is None else {**self._options, "timeout": timeout}
-
-
-CALL_OPTIONS = frozenset({"timeout", "session", "idempotency_key"})
-
-
-def split_options(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Separate what goes to the bridge from what says how to call it."""
-    options = {name: value for name, value in settings.items() if name in CALL_OPTIONS}
-    return {name: value for name, value in settings.items() if name not in CALL_OPTIONS}, options

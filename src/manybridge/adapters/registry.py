@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.metadata import entry_points
+from inspect import iscoroutinefunction
 from typing import Any, Final, NamedTuple
 
 from manybridge.adapters.base import Adapter, AsyncCaller, AsyncGenericAdapter, Caller, GenericAdapter
-from manybridge.adapters.dspy import AsyncDSPyAdapter, DSPyAdapter
+from manybridge.adapters.dspy import DSPyAdapter
+from manybridge.adapters.dspy_async import AsyncDSPyAdapter
 
 GROUP: Final = "manybridge.adapters"
 """Entry points of this group name an `AdapterPair`; the entry point's name is the framework's."""
@@ -52,8 +54,18 @@ def _generic(framework: str) -> AdapterPair:
     )
 
 
+def adapter_for(framework: str) -> Callable[[Any, str], Any]:
+    """Return what makes an adapter of a host of either kind and a bridge's name; for `get_adapter`."""
+    pair = adapter_pair(framework)
+
+    def make(ml: Any, bridge: str) -> Any:
+        return (pair.asynchronous if iscoroutinefunction(ml.call) else pair.blocking)(ml, bridge)
+
+    return make
+
+
 def make_adapter(ml: Caller, bridge: str, framework: str | None = None) -> Any:
-    """Make the adapter of a bridge for a blocking host. What `MLBridge.get_adapter` returns.
+    """Make the adapter of a bridge for a blocking host.
 
     Args:
         ml: the host.
