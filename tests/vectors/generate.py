@@ -105,7 +105,7 @@ request(
     "request_with_spaces_and_escapes",
     1,
     "White space and escapes are the writer's choice; of two equal keys the last counts.",
-    ' {\n\t"command" : "echo", "id":2, "args":{"text": "na\\u00efve \\ud83d\\ude00 \\/ \\u0000", "n": 1, "n": 2} }\r\n ',
+    ' {\n\t"command" : "echo", "id":2, "args":{"text": "na\\u00efve \\ud83d\\ude00 \\/ \\u0000", "n":1, "n": 2} }\r\n ',
     id=2,
     command="echo",
     args={"text": "naïve 😀 / \x00", "n": 2},
