@@ -8,8 +8,9 @@ import time
 from typing import Any
 
 from facts import is_alive, pid_of, wait_for_replacement
-from manybridge.errors import CallTimeoutError, InvalidArgumentError
 from stage import Stage
+
+from manybridge.errors import CallTimeoutError, InvalidArgumentError
 
 MESSAGE = "Permission denied"
 
@@ -24,13 +25,15 @@ def kill(stage: Stage, ml: Any, program: Any) -> None:
     os.kill(victim, signal.SIGKILL)
     pid, replaced_ms = wait_for_replacement(ml, "dspy", victim)
     stage.gap()
-    stage.holds(pid != victim and not is_alive(victim), f"a replacement (pid {pid}) was ready {replaced_ms:.0f} ms later")
+    stage.holds(
+        pid != victim and not is_alive(victim), f"a replacement (pid {pid}) was ready {replaced_ms:.0f} ms later"
+    )
     began = time.perf_counter()
     after = program.predict(message=MESSAGE)
     took = (time.perf_counter() - began) * 1000
     stage.holds(
         after.outputs == before.outputs,
-        f"the same program ({program.id}) answers the same: {after.kind}, in {took:.0f} ms, made again from its recipe",
+        f"the same program answers again: {after.kind}, in {took:.0f} ms; the host made it anew from its recipe",
     )
 
 
@@ -42,7 +45,7 @@ def run_away(stage: Stage, ml: Any) -> None:
     stage.say("A bridge is added while all is running: plain Python, with the module math allowed.")
     stage.say("math.factorial(100_000_000) is one call into C: it reads no flag and sees no exception.")
     stage.gap()
-    stage.command('ml.call("python", "python:call", {"target": "math:factorial", "args": [100_000_000]}, timeout=1)')
+    stage.command('ml.call("python", "python:call", {"target": "math:factorial", ...}, timeout=1)')
     began = time.perf_counter()
     try:
         ml.call("python", "python:call", {"target": "math:factorial", "args": [100_000_000]}, timeout=1)
@@ -70,7 +73,7 @@ def misspell(stage: Stage, ml: Any) -> None:
     stage.gap()
     stage.holds(
         error is not None and "epochs" in error.message and "hidden" in error.message,
-        "refused before any code of the bridge ran; the error says what is known and what is near",
+        "refused before any code of the bridge ran, and the error says what would be right",
     )
 
 

@@ -6,10 +6,11 @@ import time
 from typing import Any
 
 from facts import pid_of
-from manybridge.errors import CallCancelledError
 from stage import Stage
 
-EPOCHS = 60
+from manybridge.errors import CallCancelledError
+
+EPOCHS = 120
 SHOWN = 5
 """Digits that are drawn beside each other: as many as fit into 92 columns."""
 
@@ -46,7 +47,9 @@ def read(stage: Stage, ml: Any) -> None:
     stage.beside(blocks)
     right = sum(digit == label for digit, label in zip(read["digits"], read["labels"], strict=True))
     stage.gap()
-    stage.holds(right >= SHOWN - 1, f"{right} of these {SHOWN} read right; the last one is the hardest of all {TEST_DIGITS}")
+    stage.holds(
+        right >= SHOWN - 1, f"{right} of these {SHOWN} read right; the last one is the hardest of all {TEST_DIGITS}"
+    )
 
 
 def _interesting_rows(ml: Any) -> list[int]:
@@ -66,7 +69,7 @@ def cancel(stage: Stage, ml: Any) -> None:
     stage.say("A second training, as a job. Half-way through somebody changes their mind.")
     stage.gap()
     job = ml.submit("sklearn", "sklearn:train", {"epochs": EPOCHS, "hidden": 64, "seed": 1})
-    with stage.progress("training", lines=3) as show:
+    with stage.progress("training", lines=4) as show:
         for event in job.events():
             if event.event != "progress":
                 continue

@@ -48,7 +48,7 @@ def classify(stage: Stage, dspy: Any, provider: Provider) -> Any:
     right = sum(answers[number] == kind for number, kind in CASES.items())
     stage.holds(all(kind in KINDS for kind in answers.values()), "every answer is one of the four allowed values")
     if provider.is_local:
-        stage.holds(right == len(CASES), f"{right} of {len(CASES)} right: the four examples in the prompt are enough for it")
+        stage.holds(right == len(CASES), f"{right} of {len(CASES)} right, from four examples in the prompt")
     else:
         stage.note(f"{right} of {len(CASES)} as we would have said it")
     return program
@@ -57,12 +57,13 @@ def classify(stage: Stage, dspy: Any, provider: Provider) -> Any:
 def think(stage: Stage, dspy: Any) -> None:
     """Stream a chain of thought, token by token."""
     question = "450 digits were shown and 438 of them were read right. How many is 450 - 438?"
-    stage.say(f"A chain of thought, streamed: {question}")
+    stage.say("A chain of thought, streamed as it comes:")
+    stage.note(f"question: {question}")
     program = dspy.create_program("question -> answer: int", module="chain_of_thought")
     events = program.stream(question=question)
     stage.gap()
     chunks = 0
-    with stage.growing("reasoning  ") as add:
+    with stage.growing() as add:
         for event in events:
             if event.event == "chunk" and event.data["field"] == "reasoning":
                 chunks += 1

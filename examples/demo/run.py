@@ -1,8 +1,8 @@
 """The demo: two ML frameworks, each in its own process and Python environment, behind one bridge.
 
-    make demo                       local rules answer, or a provider where OPENAI_API_KEY, ANTHROPIC_API_KEY or
-                                    GEMINI_API_KEY is set
-    make demo DEMO_ARGS=--local     local rules, whatever is set
+    make demo                                       local rules answer, or a provider where OPENAI_API_KEY,
+                                                    ANTHROPIC_API_KEY or GEMINI_API_KEY is set
+    .venv/bin/python examples/demo/run.py --local   local rules, whatever is set
 
 Every line with a tick is a check of this program; it ends with status 1 where one does not hold.
 """
@@ -14,15 +14,15 @@ import logging
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import accidents
 import digits
 import programs
-from facts import Environment, environment_of, is_rooted_here, workers
-from manybridge import ManybridgeError, MLBridge
+from facts import Environment, environment_of, is_rooted_here, pid_of
 from provider import Provider, chosen_provider
 from stage import DemoError, Stage
+
+from manybridge import ManybridgeError, MLBridge
 
 HERE = Path(__file__).resolve().parent
 CONFIG = HERE / "manybridge.toml"
@@ -57,7 +57,9 @@ def main() -> int:
 def read_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Two ML frameworks side by side")
-    parser.add_argument("--local", action="store_true", help="answer by local rules, even where a provider's key is set")
+    parser.add_argument(
+        "--local", action="store_true", help="answer by local rules, even where a provider's key is set"
+    )
     parser.add_argument("--model", help="provider/model to ask; the provider's key must be set")
     return parser.parse_args()
 
@@ -68,12 +70,12 @@ def play(stage: Stage, provider: Provider) -> None:
     stage.note(f"Language model: {provider.label}")
 
     stage.step("Two environments")
-    show_environments(stage)
+    environments = show_environments(stage)
 
     began = time.perf_counter()
     with MLBridge.from_config(CONFIG) as ml:
         stage.step("One configuration, two workers")
-        show_workers(stage, ml, began)
+        show_workers(stage, ml, environments, began)
         stage.step("scikit-learn: training with live progress")
         digits.train(stage, ml)
         digits.read(stage, ml)
@@ -96,8 +98,8 @@ def play(stage: Stage, provider: Provider) -> None:
         show_totals(stage, ml)
 
 
-def show_environments(stage: Stage) -> None:
-    """Show that the two environments differ, and in what."""
+def show_environments(stage: Stage) -> dict[str, Environment]:
+    """Show that the two environments differ, and in what; returns them by bridge."""
     root = HERE.parents[1]
     found = {name: environment_of(root / ".envs" / name / "bin" / "python") for name in FRAMEWORKS}
     stage.table(
@@ -111,33 +113,42 @@ def show_environments(stage: Stage) -> None:
     )
     stage.gap()
     stage.holds(
-        all((package in found[name].packages) == (name == owner) for owner, package in FRAMEWORKS.items() for name in found),
+        all(
+            (package in found[name].packages) == (name == owner)
+            for owner, package in FRAMEWORKS.items()
+            for name in found
+        ),
         "neither environment has the other's framework",
     )
     stage.holds(
         all("manybridge" not in each.packages for each in found.values()),
         "manybridge is installed in neither: a worker brings it along, standard library only",
     )
+    return found
 
 
 def _version(environment: Environment, package: str) -> str:
     return environment.packages.get(package, "[dim]-[/]")
 
 
-def show_workers(stage: Stage, ml: MLBridge, began: float) -> None:
-    """Start both pools and show what answers."""
-    rows = []
+def show_workers(stage: Stage, ml: MLBridge, environments: dict[str, Environment], began: float) -> None:
+    """Wait for both pools and show what answers."""
     for name in FRAMEWORKS:
-        facts = ml.capabilities(name)
-        (worker,) = workers(ml, name)
-        rows.append((f"[cyan]{name}[/]", f"{facts['framework']} {facts['version']}", str(worker["pid"]),
-                     str(len(facts["commands"])), ", ".join(facts["resources"])))  # fmt: skip
+        ml.wait_ready(name, timeout=60)
     took = time.perf_counter() - began
-    stage.say(f"{is_rooted_here(str(CONFIG))} names both.")
+    rows, pids = [], set()
+    for name, package in FRAMEWORKS.items():
+        offered = ml.capabilities(name)
+        pids.add(pid_of(ml, name))
+        version = environments[name].packages[package]
+        resources = ", ".join(offered["resources"])
+        rows.append((f"[cyan]{name}[/]", f"{package} {version}", str(pid_of(ml, name)), str(len(offered["commands"])),
+                     resources))  # fmt: skip
+    stage.say(f"{is_rooted_here(str(CONFIG))} names both bridges.")
     stage.gap()
     stage.table(("bridge", "framework", "pid", "commands", "resource types"), rows, right=("pid", "commands"))
     stage.gap()
-    stage.holds(len({row[2] for row in rows}) == 2, f"two processes, both ready {took:.1f} s after the start")
+    stage.holds(len(pids) == len(FRAMEWORKS), f"two processes, both ready {took:.1f} s after the start")
 
 
 def show_totals(stage: Stage, ml: MLBridge) -> None:

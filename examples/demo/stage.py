@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -63,17 +65,17 @@ class Stage:
 
     def command(self, text: str) -> None:
         """Show what is done, as one would type it."""
-        self._print(Text.assemble(("$ " if not text.startswith("ml.") else "> ", "dim"), (text, "yellow")))
+        self._marked("> " if text.startswith("ml.") else "$ ", "dim", Text(text, style="yellow"))
 
     def quote(self, text: str) -> None:
         """Show somebody's words."""
-        for line in text.splitlines():
+        for line in textwrap.wrap(text, self.console.width - 2 * INDENT):
             self._print(Text.assemble(("│ ", "red"), line))
 
     def failed(self, error: Exception) -> None:
         """End the demo with what did not hold."""
         self.console.print()
-        self._print(Text.assemble(("✗ FAILED: ", "bold red"), str(error) or type(error).__name__))
+        self._marked("✗ ", "bold red", Text(f"FAILED: {str(error) or type(error).__name__}"))
 
     def holds(self, condition: object, claim: str) -> None:
         """Print a claim with a tick, if it holds.
@@ -83,7 +85,7 @@ class Stage:
         """
         if not condition:
             raise DemoError(claim)
-        self._print(Text.assemble(("✓ ", "bold green"), claim))
+        self._marked("✓ ", "bold green", Text(claim))
 
     def table(self, columns: Iterable[str], rows: Iterable[Iterable[str]], right: Iterable[str] = ()) -> None:
         """Print a table without vertical lines."""
@@ -123,11 +125,34 @@ class Stage:
         yield show
 
     @contextmanager
-    def growing(self, label: str) -> Iterator[Any]:
-        """Give a function `add(text)` that appends to one line, as text arrives."""
-        self.console.print(" " * INDENT + label, end="", style="dim", soft_wrap=True)
-        yield lambda text: self.console.print(text.replace("\n", " "), end="", markup=False, soft_wrap=True)
+    def growing(self) -> Iterator[Any]:
+        """Give a function `add(text)` that appends to a paragraph, as text arrives."""
+        column, space = 0, False
+
+        def add(text: str) -> None:
+            nonlocal column, space
+            for part in re.findall(r"\s+|\S+", text):
+                if part.isspace():
+                    space = column > 0
+                    continue
+                before = " " if space else ""
+                if column == 0 or column + len(before + part) > self.console.width - 2 * INDENT:
+                    before = ("\n" if column else "") + " " * INDENT
+                    column = 0
+                self.console.print(before + part, end="", markup=False, style="italic", soft_wrap=True)
+                column += len(part) + (1 if space else 0)
+                space = False
+
+        yield add
         self.console.print()
+
+    def _marked(self, mark: str, style: str, text: Text) -> None:
+        """Print a paragraph with a mark in front, that no line of it runs under."""
+        grid = Table.grid()
+        grid.add_column(no_wrap=True)
+        grid.add_column()
+        grid.add_row(Text(mark, style=style), text)
+        self._print(grid)
 
     def _print(self, what: Any) -> None:
         self.console.print(Padding(what, (0, 0, 0, INDENT), expand=False))
