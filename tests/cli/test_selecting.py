@@ -24,8 +24,8 @@ def test_a_configured_bridge_comes_first() -> None:
     """Its host has it alone, with one worker."""
     selected = select_bridge("mine")
 
-    assert (selected.bridge.pool_size, list(selected.host_config.bridges)) == (9, ["mine"])
-    assert selected.host_config.bridges["mine"].pool_size == 1
+    assert (selected.bridge.pool_size, list(selected.host_config().bridges)) == (9, ["mine"])
+    assert selected.host_config().bridges["mine"].pool_size == 1
 
 
 @pytest.mark.parametrize(

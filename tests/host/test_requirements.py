@@ -85,14 +85,17 @@ def test_variables_that_are_set_pass() -> None:
 @pytest.mark.parametrize(
     ("python", "said"),
     [
-        ("/no/such/bin/python", "does not exist; make it with: uv venv /no/such"),
+        (
+            "/no/such/bin/python",
+            r"does not exist; make it with:\n  uv venv /no/such\n  uv pip install --python /no/such/bin/python rich",
+        ),
         ("no-such-python", "not a command on PATH"),
     ],
 )
 async def test_an_interpreter_that_is_not_there_is_a_config_error(python: str, said: str) -> None:
     """A path and a command are told apart."""
     with pytest.raises(ConfigError, match=said):
-        await check_requirements("b", needing(python=python))
+        await check_requirements("b", needing("rich", python=python))
 
 
 async def test_a_file_that_cannot_be_executed_is_a_config_error(tmp_path: Path) -> None:

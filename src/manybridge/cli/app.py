@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -81,6 +82,8 @@ app.command(
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code."""
+    # The host logs what it also raises; one command says it once. `serve` lives longer and writes its log.
+    logging.getLogger("manybridge").addHandler(logging.NullHandler())
     try:
         app(list(arguments), prog_name="manybridge")
     except SystemExit as end:

@@ -93,7 +93,7 @@ async def call_once(selected: Selected, command: str, arguments: dict[str, Any],
     """
     from manybridge.host.bridge import AsyncMLBridge
 
-    async with AsyncMLBridge.from_config(selected.host_config) as ml:
+    async with AsyncMLBridge.from_config(selected.host_config(show_output=not options.as_json)) as ml:
         if options.session is not None:
             await ml.create_session(options.session)
         events = ml.stream(selected.name, command, arguments, timeout=options.timeout, session=options.session)

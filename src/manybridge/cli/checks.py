@@ -108,7 +108,7 @@ async def check_worker(selected: Selected) -> Check:
     try:
         async with (
             asyncio.timeout(selected.bridge.start_timeout + 5),
-            AsyncMLBridge.from_config(selected.host_config) as ml,
+            AsyncMLBridge.from_config(selected.host_config()) as ml,
         ):
             answer = await ml.call(selected.name, "common:ping", {})
             ready = time.perf_counter()

@@ -73,6 +73,8 @@ def print_error(error: ManybridgeError, *, as_json: bool, hint: str | None = Non
         console.print(_error_panel(error, hint))
         return
     kind = f" ({error.type})" if error.type else ""
+    if error.traceback:
+        console.print(Text(error.traceback.rstrip()), soft_wrap=True)
     console.print(Text(f"error: {error.code}{kind}: {error.message}"), soft_wrap=True)
     if hint:
         console.print(Text(f"hint: {hint}"), soft_wrap=True)

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import click
 import typer
 from msgspec import Struct
 
@@ -153,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _helps(command: Any, path: str, parent: Any) -> Iterator[tuple[str, str]]:
     """Yield the help of a command and of everything below it."""
     settings = {**command.context_settings, "terminal_width": HELP_WIDTH, "max_content_width": HELP_WIDTH}
-    context = click.Context(command, info_name=path.rpartition(" ")[2], parent=parent, **settings)
+    context = typer.Context(command, info_name=path.rpartition(" ")[2], parent=parent, **settings)
     yield path, "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
     for name in command.list_commands(context) if hasattr(command, "list_commands") else ():
         yield from _helps(command.get_command(context, name), f"{path} {name}", context)

@@ -153,13 +153,13 @@ def delete(
 def _run(bridge: str, config: Any, work: Work, *, as_json: bool, typed: list[str] | None = None) -> None:
     """Open a host with the bridge, do the work, print what it gave."""
     with reported(as_json=as_json, typed=typed):
-        print_value(run_async(_hosted(select_bridge(bridge, config), work)), as_json=as_json)
+        print_value(run_async(_hosted(select_bridge(bridge, config), work, as_json=as_json)), as_json=as_json)
 
 
-async def _hosted(selected: Selected, work: Work) -> Any:
+async def _hosted(selected: Selected, work: Work, *, as_json: bool) -> Any:
     from manybridge.host.bridge import AsyncMLBridge
 
-    async with AsyncMLBridge.from_config(selected.host_config) as ml:
+    async with AsyncMLBridge.from_config(selected.host_config(show_output=not as_json)) as ml:
         return await work(ml, selected.name)
 
 

@@ -19,15 +19,25 @@ _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]+")
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """One bridge, and the configuration of a host that has only it."""
+    """One bridge, by the name that calls use."""
 
     name: str
     bridge: BridgeConfig
 
-    @property
-    def host_config(self) -> HostConfig:
-        """One command needs one worker: the host has this bridge alone, with the smallest pool."""
-        bridge = msgspec.structs.replace(self.bridge, pool_size=1, max_overflow=0, eager=True, zygote=self._zygote)
+    def host_config(self, *, show_output: bool = False) -> HostConfig:
+        """Return the configuration of a host that has this bridge alone, with one worker, as one command needs.
+
+        Args:
+            show_output: let the person at the terminal see what the worker prints.
+        """
+        bridge = msgspec.structs.replace(
+            self.bridge,
+            pool_size=1,
+            max_overflow=0,
+            eager=True,
+            zygote=self._zygote,
+            capture_output=self.bridge.capture_output and not show_output,
+        )
         return HostConfig(default=self.name, bridges={self.name: bridge})
 
     @property

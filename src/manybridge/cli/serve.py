@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from typing import Annotated
 
 import typer
@@ -22,6 +24,7 @@ def serve(
     """
     if not stdio:
         raise typer.BadParameter("say which gateway: --stdio", param_hint="serve")
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with reported(as_json=as_json):
         from manybridge.gateway.stdio import serve_stdio
 

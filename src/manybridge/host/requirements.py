@@ -78,8 +78,11 @@ def interpreter_path(config: BridgeConfig) -> str:
         reason = "can't be executed"
     else:
         reason = "does not exist" if "/" in config.python else "is not a command on PATH"
-    text = f"the interpreter {config.python} {reason}; make it with: uv venv {_folder_of(config.python)}"
-    raise ConfigError(text, details={"python": config.python})
+    commands = [f"uv venv {_folder_of(config.python)}"] if "/" in config.python else []
+    if commands and config.required_packages:
+        commands.append(install_command(config.python, config.required_packages))
+    help_text = "; make it with:" + "".join(f"\n  {command}" for command in commands) if commands else ""
+    raise ConfigError(f"the interpreter {config.python} {reason}{help_text}", details={"python": config.python})
 
 
 def missing_variables(config: BridgeConfig, environ: Mapping[str, str] = os.environ) -> list[str]:
