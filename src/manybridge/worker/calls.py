@@ -1,21 +1,26 @@
-"""One call as the worker sees it, from the request to the reply."""
+"""One call as the worker sees it, from the request to the reply; and the table of those that are open."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Awaitable
 from enum import StrEnum
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from manybridge.bridge import Context
-from manybridge.protocol.messages import Request
+from manybridge.protocol.messages import MessageId, Request
 
 if TYPE_CHECKING:
     import asyncio
 
     from manybridge.worker.host_calls import HostCalls
     from manybridge.worker.outbox import Outbox
+
+
+MAX_DEADLINE_MS: Final = 10 * 365 * 86_400_000
+"""Ten years. A client may send any number, 1e308 and integers of 400 digits included; clocks and polls take fewer."""
 
 
 class Stage(StrEnum):
@@ -27,7 +32,7 @@ class Stage(StrEnum):
 
 
 _stage_lock = threading.Lock()
-"""Guards the step from QUEUED: the executor takes a call or a cancel takes it, never both."""
+"""Guards two steps: the executor takes a call or a cancel takes it, and one of them answers it; never both."""
 
 
 class WorkerCall:
@@ -38,17 +43,19 @@ class WorkerCall:
     """
 
     __slots__ = (
-        "_host_calls", "_outbox", "deadline", "extended", "interrupted", "last_interrupt", "received_at", "request",
-        "stage", "started_at", "stop_reason", "stop_requested_at", "task", "thread_id",
+        "_answered", "_host_calls", "_outbox", "deadline", "extended", "interrupted", "last_interrupt", "loop", "plain",
+        "received_at", "request", "stage", "started_at", "stop_reason", "stop_requested_at", "task", "thread_id",
     )  # fmt: skip
 
     def __init__(self, request: Request, *, extended: bool, outbox: Outbox, host_calls: HostCalls) -> None:
         self.request = request
         self.extended = extended
         """Whether the caller speaks version 2 for this call."""
+        self.plain = False
+        """Whether it is a version 1 command in the dialect of DSPex (`version1.py`)."""
         self.received_at = monotonic()
         deadline_ms = request.deadline_ms
-        self.deadline = None if deadline_ms is None else self.received_at + deadline_ms / 1000
+        self.deadline = None if deadline_ms is None else self.received_at + min(deadline_ms, MAX_DEADLINE_MS) / 1000
         self.stage = Stage.QUEUED
         self.started_at: float | None = None
         self.stop_reason: str | None = None
@@ -58,8 +65,11 @@ class WorkerCall:
         self.interrupted = False
         """Whether the exception of the second rung was really raised in its code."""
         self.thread_id: int | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """Set while the call's own thread runs the event loop; then only the code of a task may be interrupted."""
         self.task: asyncio.Task[Any] | None = None
         """Set while a coroutine of this call runs on the event loop."""
+        self._answered = False
         self._outbox = outbox
         self._host_calls = host_calls
 
@@ -73,6 +83,22 @@ class WorkerCall:
                 return False
             self.stage = following
             return True
+
+    def take_answer(self) -> bool:
+        """Claim the right to send the call's one reply; the call is over. False if somebody else has it."""
+        with _stage_lock:
+            if self._answered:
+                return False
+            self._answered = True
+            self.stage = Stage.DONE
+            return True
+
+    def cancel_task(self) -> None:
+        """Cancel the call's coroutine, if it has one: raised where it awaits. Any thread."""
+        task = self.task  # once: the thread that runs it takes it away when it is done
+        if task is not None:
+            with contextlib.suppress(RuntimeError):  # the user's code closed the loop
+                task.get_loop().call_soon_threadsafe(task.cancel)
 
     def context(self) -> Context:
         """What the handler gets."""
@@ -112,3 +138,44 @@ class WorkerCall:
     def acall_host(self, tool: str, args: dict[str, Any], timeout: float | None) -> Awaitable[Any]:
         """Call a tool of the client from the event loop."""
         return self._host_calls.acall(self, tool, args, timeout)
+
+
+class CallTable:
+    """The calls that have no reply yet, by id. Owner of that mapping; any thread may use it."""
+
+    def __init__(self) -> None:
+        self._open: dict[MessageId, WorkerCall] = {}
+        self._changed = threading.Semaphore(0)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, call: WorkerCall) -> None:
+        """Remember a call. One with an id that only version 1 allows, such as an array, can't be found again."""
+        with contextlib.suppress(TypeError):
+            self._open[call.request.id] = call
+
+    def remove(self, call: WorkerCall) -> None:
+        """Forget a call that has its reply."""
+        with contextlib.suppress(TypeError):
+            if self._open.get(call.request.id) is call:
+                del self._open[call.request.id]
+                self._changed.release()
+
+    def find(self, id: Any) -> WorkerCall | None:
+        """The open call of that id."""
+        with contextlib.suppress(TypeError):
+            return self._open.get(id)
+        return None
+
+    def all(self) -> list[WorkerCall]:
+        """Every open call, oldest first."""
+        return list(self._open.values())
+
+    def in_stage(self, stage: Stage) -> list[WorkerCall]:
+        """The open calls that are there, oldest first."""
+        return [call for call in self.all() if call.stage is stage]
+
+    def wait_for_change(self, seconds: float) -> None:
+        """Wait until a call was answered, at most so long."""
+        self._changed.acquire(timeout=seconds)

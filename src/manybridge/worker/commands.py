@@ -9,10 +9,11 @@ from typing import Any
 from manybridge.bridge import BridgeError, Cancelled, CommandSpec
 from manybridge.protocol.commands import COMMON, COMMON_COMMANDS
 from manybridge.protocol.errors import ErrorCode
-from manybridge.protocol.messages import Request
+from manybridge.protocol.messages import Request, json_type
 from manybridge.worker.calls import WorkerCall
 from manybridge.worker.executor import EventLoop, adrain, drain
 from manybridge.worker.failures import describe
+from manybridge.worker.interrupt import Terminated
 from manybridge.worker.loader import Loader, LoadState
 from manybridge.worker.resources import ResourceTable
 
@@ -33,6 +34,7 @@ class CommandRunner:
         loader: has the bridge, or the reason why there is none.
         registered_name: the name that the bridge is registered under, or None for its own.
         find_control: finds the handler of a command that is otherwise answered at once, for use inside a batch.
+        concurrency: tells how many calls run at a time.
     """
 
     def __init__(
@@ -40,10 +42,13 @@ class CommandRunner:
         loader: Loader,
         registered_name: str | None,
         find_control: Callable[[str], Callable[[Request], Any] | None],
+        concurrency: Callable[[], int],
     ) -> None:
         self._loader = loader
         self._registered_name = registered_name
         self._find_control = find_control
+        self._concurrency = concurrency
+        self._lock = threading.Lock()
         self._resources: ResourceTable | None = None
         self._events = EventLoop()
 
@@ -100,12 +105,12 @@ class CommandRunner:
             return {
                 "state": self._loader.state.value,
                 "load_seconds": self._loader.load_seconds,
-                "max_concurrency": bridge.max_concurrency,
+                "max_concurrency": self._concurrency(),
             }
         if operation == "batch":
             return {"results": [self._run_batched(call, item) for item in _batch_items(args)]}
         if operation == "cleanup":
-            return self._clean_up(args)
+            return self._clean_up(call, args)
         return self._run_resource(call, operation, args)
 
     def _run_resource(self, call: WorkerCall, operation: str, args: dict[str, Any]) -> Any:
@@ -126,7 +131,9 @@ class CommandRunner:
             raise Cancelled(call.stop_reason or "cancelled")
         try:
             return {"success": True, "result": self.run(call, item["command"], item.get("args", {}))}
-        except Exception as error:  # noqa: BLE001  # one item's failure is its own; Cancelled ends the whole batch
+        except (Cancelled, Terminated):
+            raise
+        except BaseException as error:  # noqa: BLE001  # one item's failure is its own, `sys.exit` included
             info = describe(error, self._loader.bridge, self.framework)
             return {"success": False, "error": info.message, "error_info": info.to_object()}
 
@@ -151,17 +158,21 @@ class CommandRunner:
         described: dict[str, Any] = bridge.spec.describe()
         return described
 
-    def _clean_up(self, args: dict[str, Any]) -> dict[str, Any]:
+    def _clean_up(self, call: WorkerCall, args: dict[str, Any]) -> dict[str, Any]:
         assert self._loader.bridge is not None
-        session = args.get("session_id")
+        session = args.get("session_id", call.request.session_id)  # a caller in a session means its own
+        if session is not None and not isinstance(session, str):
+            text = f"session_id: expected a string, found {json_type(session)}"
+            raise BridgeError(ErrorCode.INVALID_ARGUMENT, text)
         removed = self._table().clean_up(session)
         return {"status": "cleaned", "resources_removed": removed, **self._loader.bridge.cleanup(session)}
 
     def _table(self) -> ResourceTable:
-        if self._resources is None:
-            assert self._loader.bridge is not None
-            self._resources = ResourceTable(self._loader.bridge, self.bridge_name)
-        return self._resources
+        with self._lock:
+            if self._resources is None:
+                assert self._loader.bridge is not None
+                self._resources = ResourceTable(self._loader.bridge, self.bridge_name)
+            return self._resources
 
     def _unknown_command(self, command: str) -> BridgeError:
         from difflib import get_close_matches

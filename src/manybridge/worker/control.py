@@ -14,6 +14,7 @@ from manybridge.bridge import BridgeError
 from manybridge.protocol.commands import COMMON_COMMANDS
 from manybridge.protocol.errors import ErrorCode
 from manybridge.protocol.messages import CODECS, FEATURES, PROTOCOL_VERSION, Request, json_type
+from manybridge.worker.calls import Stage
 from manybridge.worker.loader import LoadState
 from manybridge.worker.process import memory, thread_count
 
@@ -74,7 +75,7 @@ class ControlCommands:
     def ping(self, _request: Request) -> dict[str, Any]:
         """Say what the worker does."""
         runtime = self._runtime
-        running = runtime.running_calls()
+        running = runtime.calls.in_stage(Stage.RUNNING)
         begun = min((call.started_at for call in running if call.started_at is not None), default=None)
         return {
             "status": "ok",
@@ -97,15 +98,19 @@ class ControlCommands:
         loader = self._runtime.loader
         status = {LoadState.READY: "ok", LoadState.FAILED: "failed"}.get(loader.state, "loading")
         reason = loader.failure().message if loader.state is LoadState.FAILED else None
-        return {"status": status, "state": self._state(bool(self._runtime.running_calls())), "reason": reason}
+        return {
+            "status": status,
+            "state": self._state(bool(self._runtime.calls.in_stage(Stage.RUNNING))),
+            "reason": reason,
+        }
 
     def get_stats(self, _request: Request) -> dict[str, Any]:
         """Count."""
         runtime = self._runtime
         return {
-            "calls": runtime.counters.calls,
-            "errors": runtime.counters.errors,
-            "deprecated_calls": runtime.counters.deprecated,
+            "calls": runtime.answers.counters.calls,
+            "errors": runtime.answers.counters.errors,
+            "deprecated_calls": runtime.answers.counters.deprecated,
             "resources": runtime.runner.resource_count,
             "uptime": monotonic() - self._started,
             "load_seconds": runtime.loader.load_seconds,
@@ -132,7 +137,7 @@ class ControlCommands:
 
     def shutdown(self, _request: Request) -> dict[str, Any]:
         """Finish and exit."""
-        self._runtime.closing = True
+        self._runtime.intake.closing = True
         return {"status": "shutting_down"}
 
     def _state(self, running: bool) -> str:

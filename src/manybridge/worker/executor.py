@@ -7,12 +7,15 @@ functions and one event loop, which lives as long as the worker, for coroutines.
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import aclosing, closing
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from manybridge.bridge import Result
+from manybridge.bridge import Cancelled, Result
+from manybridge.worker.interrupt import Terminated
 
 if TYPE_CHECKING:
     import asyncio
@@ -41,31 +44,36 @@ class Chunks:
         return {} if self._kept is None else {"chunks": self._kept}
 
 
-def drain(call: WorkerCall, generator: Iterator[Any]) -> Any:
-    """Run a generator handler to its end."""
+def drain(call: WorkerCall, generator: Generator[Any, None, Any]) -> Any:
+    """Run a generator handler to its end; its `finally` blocks run here too if it does not get there."""
     chunks = Chunks(call)
-    while True:
-        try:
-            chunk = next(generator)
-        except StopIteration as end:
-            return chunks.result(end.value)
-        chunks.take(chunk)
+    with closing(generator):
+        while True:
+            try:
+                chunk = next(generator)
+            except StopIteration as end:
+                return chunks.result(end.value)
+            chunks.take(chunk)
 
 
-async def adrain(call: WorkerCall, generator: AsyncIterator[Any]) -> Any:
-    """Run an async generator handler to its end."""
+async def adrain(call: WorkerCall, generator: AsyncGenerator[Any, None]) -> Any:
+    """Run an async generator handler to its end, as `drain`."""
     chunks = Chunks(call)
     returned = None
-    async for chunk in generator:
-        if isinstance(chunk, Result):
-            returned = chunk.value
-        else:
-            chunks.take(chunk)
+    async with aclosing(generator):
+        async for chunk in generator:
+            if isinstance(chunk, Result):
+                returned = chunk.value
+            else:
+                chunks.take(chunk)
     return chunks.result(returned)
 
 
 class EventLoop:
-    """The worker's one event loop. Clients of frameworks cache it, so it is never closed and never replaced."""
+    """The worker's one event loop. Clients of frameworks cache it, so it is replaced only if the user's code closed it.
+
+    Two ways to use it, and a worker uses one of them: `run` on the main thread, `run_elsewhere` for concurrent calls.
+    """
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -73,53 +81,80 @@ class EventLoop:
         self._lock = threading.Lock()
 
     def run(self, call: WorkerCall, work: Coroutine[Any, Any, Any]) -> Any:
-        """Run a coroutine on the calling thread until it is done."""
+        """Run a coroutine on the calling thread until it is done, however it ends: no code is left behind."""
         loop = self._get()
-        call.task = loop.create_task(work)
+        call.loop = loop  # before there is a task: from here on an interrupt waits for it
         try:
-            return loop.run_until_complete(call.task)
+            task = call.task = loop.create_task(work)
+            if call.cancelled:
+                task.cancel()
+            try:
+                return loop.run_until_complete(task)
+            except Terminated:
+                raise
+            except BaseException:
+                _end(loop, task)
+                raise
         finally:
-            task, call.task = call.task, None
-            if task is not None and not task.done():
-                # The stop ladder's exception left the loop in the middle of the task: end the task, keep the loop.
-                self._abandon(loop, task)
+            call.task = call.loop = None
 
     def run_elsewhere(self, call: WorkerCall, work: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine on the loop's own thread, beside others, and wait for it here."""
         import asyncio
 
-        with self._lock:
-            loop = self._get()
-            if self._thread is None:
-                self._thread = threading.Thread(target=loop.run_forever, name="manybridge-loop", daemon=True)
-                self._thread.start()
-
-        async def tracked() -> Any:
+        async def tracked() -> tuple[Any, BaseException | None]:
+            # An outcome, not an exception: SystemExit would leave the task, and then the loop with all its calls.
             call.task = asyncio.current_task()
             try:
-                return await work
+                if call.cancelled:
+                    work.close()
+                    return None, Cancelled(call.stop_reason or "cancelled")
+                return await work, None
+            except BaseException as error:  # noqa: BLE001  # raised again by whoever waits
+                return None, error
             finally:
                 call.task = None
 
-        return asyncio.run_coroutine_threadsafe(tracked(), loop).result()
+        with self._lock:
+            loop = self._get()
+            if self._thread is None:
+                self._thread = threading.Thread(target=_run_forever, args=(loop,), name="manybridge-loop", daemon=True)
+                self._thread.start()
+        result, error = asyncio.run_coroutine_threadsafe(tracked(), loop).result()
+        if error is not None:
+            raise error
+        return result
 
     def _get(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None:
+        if self._loop is None or self._loop.is_closed():
             import asyncio
 
             self._loop = asyncio.new_event_loop()
+            self._thread = None
             asyncio.set_event_loop(self._loop)
         return self._loop
 
-    @staticmethod
-    def _abandon(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
-        import asyncio
 
+def _end(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+    """End a task that the loop was left without: another task called `sys.exit`, or somebody stopped the loop."""
+    import asyncio
+
+    while not task.done() and not loop.is_closed():
         task.cancel()
         try:
-            loop.run_until_complete(asyncio.wait({task}, timeout=0.1))
-        except BaseException:  # noqa: BLE001, S110  # a second interrupt while cleaning up; the first is already on its way
-            pass
+            loop.run_until_complete(asyncio.wait({task}))
+        except Terminated:
+            raise
+        except BaseException:  # noqa: BLE001, S112  # once more; the call is over only when its code is
+            continue
+
+
+def _run_forever(loop: asyncio.AbstractEventLoop) -> None:
+    while not loop.is_closed():
+        try:
+            loop.run_forever()
+        except BaseException as error:  # noqa: BLE001  # a thread's border: SystemExit in a task that a handler left behind
+            sys.stderr.write(f"the event loop met {type(error).__qualname__}: {error}; it goes on\n")
 
 
 class ThreadPool:
@@ -144,6 +179,10 @@ class ThreadPool:
 
     def _serve(self) -> None:
         while True:
-            self._work.get()()
+            work = self._work.get()
+            try:
+                work()
+            except BaseException as error:  # noqa: BLE001  # a thread's border: a pool that loses threads hangs in the end
+                sys.stderr.write(f"a call's thread met {type(error).__qualname__}: {error}\n")
             with self._lock:
                 self._idle += 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Awaitable, Callable
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -63,11 +64,10 @@ class HostCalls:
             Cancelled: the call was cancelled meanwhile.
         """
         arrived = threading.Event()
-        waiting = _Waiting(call, arrived.set)
-        call_id = self._begin(waiting, tool, args, timeout)
+        call_id, waiting = self._new(call, arrived.set)
         expires = None if timeout is None else monotonic() + timeout
-        self._attend()
         try:
+            self._begin(call_id, waiting, tool, args, timeout)
             while not arrived.wait(CHECK_SECONDS):
                 if call.cancelled:
                     raise Cancelled(call.stop_reason or "cancelled")
@@ -87,12 +87,11 @@ class HostCalls:
         def deliver() -> None:
             loop.call_soon_threadsafe(arrived.set)
 
-        waiting = _Waiting(call, deliver)
-        call_id = self._begin(waiting, tool, args, timeout)
-        self._attend()
+        call_id, waiting = self._new(call, deliver)
 
         async def wait() -> Any:
             try:
+                self._begin(call_id, waiting, tool, args, timeout)
                 async with asyncio.timeout(timeout):
                     await arrived.wait()
             except TimeoutError:
@@ -109,26 +108,30 @@ class HostCalls:
         Raises:
             BridgeError: `invalid_argument`, the host call is not open (any more).
         """
-        waiting = self._open.get(args.get("call_id", ""))
+        call_id = args.get("call_id")
+        waiting = self._open.pop(call_id, None) if isinstance(call_id, str) else None
         if waiting is None:
             raise BridgeError(ErrorCode.INVALID_ARGUMENT, "call_id: no host call of that number waits for a result")
         waiting.outcome = (args.get("result"), _tool_error(args.get("error")))
         waiting.deliver()
         return {}
 
-    def _begin(self, waiting: _Waiting, tool: str, args: dict[str, Any], timeout: float | None) -> str:
-        if not waiting.call.request.stream:
+    def _new(self, call: WorkerCall, deliver: Callable[[], None]) -> tuple[str, _Waiting]:
+        return f"host-{next(self._numbers)}", _Waiting(call, deliver)
+
+    def _begin(self, call_id: str, waiting: _Waiting, tool: str, args: dict[str, Any], timeout: float | None) -> None:
+        request = waiting.call.request
+        if not request.stream:
             raise BridgeError(
                 ErrorCode.UNKNOWN_TOOL,
                 f"The caller takes no host calls, so tool {tool!r} can't be reached; it must send stream: true.",
                 details={"tool": tool},
             )
-        call_id = f"host-{next(self._numbers)}"
         self._open[call_id] = waiting
-        deadline_ms = None if timeout is None else round(timeout * 1000)
+        deadline_ms = None if timeout is None or timeout == inf else round(timeout * 1000)
         data = {"call_id": call_id, "tool": tool, "args": args, "deadline_ms": deadline_ms}
-        self._outbox.send_event(waiting.call.request.id, EVENT_CALL, data)
-        return call_id
+        self._outbox.send_event(request.id, EVENT_CALL, data)
+        self._attend()
 
 
 def _late(tool: str, timeout: float | None) -> BridgeError:

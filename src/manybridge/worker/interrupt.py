@@ -1,11 +1,17 @@
 """Raising `Cancelled` in the thread that runs a call's code: the second rung of the stop ladder.
 
-The main thread is interrupted by a signal, whose handler raises there. That also ends a blocking system call
-(`time.sleep`, a socket read), which an exception set from another thread can't. Other threads get an asynchronous
-exception at their next bytecode.
+Theory of operation. Three kinds of threads run calls, and each needs its own way in:
 
-A frame must never be cut in half: the main thread writes under `shield`, and an interrupt that falls due inside it is
-raised at its end.
+* The main thread is interrupted by a signal, whose handler raises there. That also ends a blocking system call
+  (`time.sleep`, a socket read), which an exception set from another thread can't. The handler runs between two
+  bytecodes of the very thread that it concerns, so it needs no lock.
+* A thread of the pool gets an asynchronous exception, which arrives at its next bytecode, that is: some time later.
+  `_gate` makes sure that what arrives late arrives nowhere: whoever ends a call or begins a frame takes it back.
+* A coroutine is cancelled, again and again. While the main thread runs the event loop, the signal only raises inside
+  the code of a task: raised anywhere else, it would tear the loop, which lives as long as the worker.
+
+Two promises. A frame is never cut in half: whoever writes does it under the *shield*, and an interrupt that falls due
+there is raised at its end. An interrupt never hits another call than the one that it was meant for.
 """
 
 from __future__ import annotations
@@ -22,67 +28,189 @@ INTERRUPT_SIGNAL: Final = signal.SIGRTMIN + 3
 """A real-time signal: no framework, debugger or shell gives it a meaning."""
 
 
+class Terminated(BaseException):
+    """SIGTERM arrived: unwind, close the bridge, exit."""
+
+
+class _PoolThread:
+    """What is known of a thread of the pool while it runs a call. Guarded by the interrupter's gate."""
+
+    __slots__ = ("call", "owed", "shielded")
+
+    def __init__(self, call: WorkerCall) -> None:
+        self.call = call
+        self.shielded = False
+        self.owed = False
+
+
 class Interrupter:
-    """Owner of the interrupt signal and of the knowledge which call may be interrupted on the main thread."""
+    """Owner of the interrupt signal and of the knowledge which call may be interrupted on which thread."""
 
     def __init__(self) -> None:
         self._main = threading.main_thread().ident
         self._armed: WorkerCall | None = None
+        self._aim: WorkerCall | None = None  # whom the signal that is under way is meant for
+        self._owed: WorkerCall | None = None
+        self._leave_owed = False
         self._shields = 0
-        self._owed = False
+        self._gate = threading.Lock()
+        self._pool: dict[int, _PoolThread] = {}
 
     def install(self) -> None:
         """Take the signal. Main thread only."""
         signal.signal(INTERRUPT_SIGNAL, self._on_signal)
 
+    # ------------------------------------------------------------------ on the thread that runs the call
+
     def arm(self, call: WorkerCall) -> None:
         """From here on `call` runs on this thread, and may be interrupted."""
-        call.thread_id = threading.get_ident()
-        if call.thread_id == self._main:
-            self._owed = False
+        thread_id = threading.get_ident()
+        if thread_id != self._main:
+            with self._gate:
+                self._pool[thread_id] = _PoolThread(call)
+        call.thread_id = thread_id
+        if thread_id == self._main:
             self._armed = call
 
     def disarm(self) -> None:
-        """The call's code is over. An interrupt that comes later is dropped. Main thread only; others simply end."""
-        self._armed = None
+        """The call's code is over; an interrupt that comes later is dropped.
 
-    def interrupt(self, call: WorkerCall) -> None:
-        """Raise `Cancelled` where `call` runs; does nothing when it does not run. Any thread."""
-        thread_id = call.thread_id
-        if thread_id is None:
-            return
-        if thread_id == self._main:
-            if self._armed is call:
-                signal.pthread_kill(thread_id, INTERRUPT_SIGNAL)
-            return
-        import ctypes
-
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(Cancelled))
+        Raises:
+            Cancelled: on the main thread, if one came in the last moment; call it again then.
+        """
+        if threading.get_ident() == self._main:
+            self._armed = None
+        else:
+            self._disarm_pool_thread()
 
     def __enter__(self) -> None:
-        """Shield: no interrupt between here and the exit, on the main thread."""
+        """Shield: no interrupt between here and the exit, on a thread that runs a call."""
         if threading.get_ident() == self._main:
             self._shields += 1
+        elif self._pool:
+            self._shield_pool_thread()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if threading.get_ident() != self._main:
+            if self._pool:
+                self._unshield_pool_thread(kind)
             return
         self._shields -= 1
-        if self._owed and not self._shields and kind is None:
+        if kind is None and not self._shields and (self._leave_owed or self._owed is not None):
             self._raise_owed()
+
+    def leave(self) -> None:
+        """Raise `Terminated` here, or at the end of the shield. For a signal handler on the main thread.
+
+        Raises:
+            Terminated: at once, if no frame is being written.
+        """
+        if self._shields:
+            self._leave_owed = True
+        else:
+            raise Terminated
+
+    # ------------------------------------------------------------------ from any thread
+
+    def interrupt(self, call: WorkerCall) -> None:
+        """Raise `Cancelled` where `call` runs; does nothing when it does not run."""
+        call.cancel_task()
+        thread_id = call.thread_id
+        if thread_id is None:
+            return
+        if thread_id != self._main:
+            if call.task is None:  # else the thread only waits for the event loop's, where the coroutine runs
+                self._interrupt_pool_thread(thread_id, call)
+        elif self._armed is call:
+            self._aim = call
+            signal.pthread_kill(thread_id, INTERRUPT_SIGNAL)
+
+    # ------------------------------------------------------------------ the main thread
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        if self._armed is None:
+        call = self._armed
+        if call is None or call is not self._aim or not _in_user_code(call):
             return
-        self._owed = True
-        if not self._shields:
-            self._raise_owed()
+        if self._shields:
+            self._owed = call
+        else:
+            self._raise(call)
 
     def _raise_owed(self) -> None:
-        self._owed = False
-        call = self._armed
-        if call is not None:
+        if self._leave_owed:
+            self._leave_owed = False
+            raise Terminated
+        call, self._owed = self._owed, None
+        if call is not None and call is self._armed:
+            self._raise(call)
+
+    @staticmethod
+    def _raise(call: WorkerCall) -> None:
+        call.interrupted = True
+        raise Cancelled(call.stop_reason or "cancelled")
+
+    # ------------------------------------------------------------------ threads of the pool
+
+    def _interrupt_pool_thread(self, thread_id: int, call: WorkerCall) -> None:
+        with self._gate:
+            thread = self._pool.get(thread_id)
+            if thread is None or thread.call is not call:
+                return
             call.interrupted = True
-            raise Cancelled(call.stop_reason or "cancelled")
+            if thread.shielded:
+                thread.owed = True
+            else:
+                _set_exception(thread_id, Cancelled)
+
+    def _disarm_pool_thread(self) -> None:
+        thread_id = threading.get_ident()
+        while True:
+            try:
+                with self._gate:
+                    self._take_back(self._pool.get(thread_id))
+                    self._pool.pop(thread_id, None)
+            except Cancelled:  # it was under way when we took the gate
+                continue
+            return
+
+    def _shield_pool_thread(self) -> None:
+        with self._gate:
+            thread = self._pool.get(threading.get_ident())
+            if thread is not None:
+                self._take_back(thread)
+                thread.shielded = True
+
+    @staticmethod
+    def _take_back(thread: _PoolThread | None) -> None:
+        """Drop an exception that is under way to this thread; the stop ladder repeats it soon enough."""
+        if thread is not None and thread.call.interrupted:
+            _set_exception(threading.get_ident(), None)
+
+    def _unshield_pool_thread(self, kind: type[BaseException] | None) -> None:
+        with self._gate:
+            thread = self._pool.get(threading.get_ident())
+            if thread is None:
+                return
+            thread.shielded = False
+            owed, thread.owed = thread.owed and kind is None, False
+        if owed:
+            raise Cancelled(thread.call.stop_reason or "cancelled")
+
+
+def _in_user_code(call: WorkerCall) -> bool:
+    """Whether the main thread is where an exception harms nobody but the call: not in the event loop's own code."""
+    if call.loop is None:
+        return True
+    from asyncio import current_task
+
+    return current_task(call.loop) is not None
+
+
+def _set_exception(thread_id: int, error: type[BaseException] | None) -> None:
+    """Set the exception that a thread raises at its next bytecode; None takes back one that it did not raise yet."""
+    import ctypes
+
+    wanted = None if error is None else ctypes.py_object(error)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), wanted)

@@ -30,6 +30,9 @@ TAKEOVER_SECONDS: Final = 0.005
 """User code that runs longer than this gets a reader beside it. Python hands the interpreter over every 5 ms, so a
 shorter time could not be kept anyway."""
 
+LONGEST_PAUSE: Final = 60.0
+"""Seconds. A deadline may lie years ahead, but `poll` and locks take no such number."""
+
 IDLE_TICKS: Final = 100
 """The watch goes to sleep after this many ticks without anything to watch. Waking it costs one system call."""
 
@@ -49,6 +52,7 @@ class Lane:
         end_of_input: called once when the client has closed; ends the process if user code runs.
         tick: called by the watch with the time; returns the seconds until it wants to be called again, or None.
         in_frame: whether the last chunk ended inside a frame.
+        failed: called on the watch thread with an error of ours; must end the process, which would be deaf from now on.
     """
 
     def __init__(
@@ -59,12 +63,14 @@ class Lane:
         end_of_input: Callable[[], None],
         tick: Callable[[float], float | None],
         in_frame: Callable[[], bool],
+        failed: Callable[[BaseException], None],
     ) -> None:
         self._fd = fd
         self._receive = receive
         self._end_of_input = end_of_input
         self._tick = tick
         self._in_frame = in_frame
+        self._failed = failed
         self._gate = threading.Lock()
         self._busy = False
         self._section = 0  # counts busy sections, so that the watch can tell a long one from many short ones
@@ -76,7 +82,6 @@ class Lane:
         self._asleep = False
         self._started = False
         self._next_look = 0.0
-        self._wake_main = threading.Semaphore(0)
         self.closed = False
         """Whether the client has closed its end."""
 
@@ -104,14 +109,12 @@ class Lane:
 
     def watch_until(self, deadline: float) -> None:
         """There is a new deadline, in monotonic seconds; make sure that the watch looks at its clock by then."""
-        if not self._started or deadline < self._next_look:
+        if not self._started or self._asleep or deadline < self._next_look:
             self.wake()
-        elif self._asleep:
-            self._wake.release()
 
-    def wait_until_idle(self) -> None:
-        """The input is closed but calls run on other threads: give them time."""
-        self._wake_main.acquire(timeout=TAKEOVER_SECONDS)
+    def nudge(self) -> None:
+        """Make the watch look at its clock if it reads. Safe in a signal handler: it takes no lock."""
+        os.eventfd_write(self._handback, 1)
 
     def attend(self) -> None:
         """Let the watch read at once: the main thread is about to wait for something that comes in."""
@@ -133,33 +136,46 @@ class Lane:
         threading.Thread(target=self._watch, name="manybridge-watch", daemon=True).start()
 
     def _watch(self) -> None:
-        idle = 0
-        pause = TAKEOVER_SECONDS
-        section = self._section
-        while True:
-            self._pause(pause, idle)
-            idle = idle % IDLE_TICKS
-            if self._take_over(section):
-                self._read_while_busy()
-            section = self._section
-            due = self._tick(monotonic())
-            idle = 0 if self._busy or due is not None else idle + 1
-            longest = TAKEOVER_SECONDS if due is None or self._busy else TAKEOVER_SECONDS * IDLE_TICKS
-            pause = longest if due is None else min(due, longest)
-            self._next_look = monotonic() + pause
+        try:
+            self._watch_for_ever()
+        except BaseException as error:  # noqa: BLE001  # a thread's border: without its watch a worker is deaf, and must not live on
+            self._failed(error)
 
-    def _pause(self, seconds: float, idle: int) -> None:
-        if idle < IDLE_TICKS:
-            self._wake.acquire(timeout=seconds)
-            return
+    def _watch_for_ever(self) -> None:
+        idle, pause = 0, TAKEOVER_SECONDS
+        section, since = self._section, monotonic()
+        while True:
+            if idle < IDLE_TICKS:
+                self._next_look = monotonic() + pause
+                self._wake.acquire(timeout=pause)
+            else:
+                self._sleep()
+            if self._take_over(section, since):
+                self._read_while_busy()
+            if self._section != section:
+                section, since = self._section, monotonic()
+            due = self._look()
+            pause = TAKEOVER_SECONDS if due is None else min(due, TAKEOVER_SECONDS)
+            idle = 0 if self._busy else idle + 1
+
+    def _sleep(self) -> None:
+        """Wait for good, or for what is due. Announced, so that whoever has something new to watch wakes us."""
         self._asleep = True
-        if not self._busy:  # asked again after the announcement, so that a section that begins now is not missed
-            self._wake.acquire()
+        due = self._look()  # asked again after the announcement: what came before it woke nobody
+        if not self._busy:
+            self._wake.acquire(timeout=due)
         self._asleep = False
 
-    def _take_over(self, section: int) -> bool:
+    def _look(self) -> float | None:
+        """Let the clock's owner do what is due; return the seconds until it wants to be asked again."""
+        due = self._tick(monotonic())
+        return None if due is None else min(max(due, 0.0), LONGEST_PAUSE)
+
+    def _take_over(self, section: int, since: float) -> bool:
+        """Take the reader's role if the main thread wants it taken, or is in one busy section for long."""
         with self._gate:
-            self._watch_reads = self._busy and not self.closed and (self._attend_now or self._section == section)
+            long = self._section == section and monotonic() - since >= TAKEOVER_SECONDS
+            self._watch_reads = self._busy and not self.closed and (self._attend_now or long)
             self._attend_now = False
             return self._watch_reads
 
@@ -168,8 +184,8 @@ class Lane:
         poller.register(self._fd, select.POLLIN)
         poller.register(self._handback, select.POLLIN)
         while self._busy and not self.closed:
-            due = self._tick(monotonic())
-            ready = poller.poll(None if due is None else max(0.0, due) * 1000 + 1)
+            due = self._look()
+            ready = poller.poll(None if due is None else due * 1000 + 1)
             for fd, _ in ready:
                 if fd == self._handback:
                     self._clear_handback()
@@ -192,7 +208,7 @@ class Lane:
     def _read(self) -> bool:
         try:
             data = os.read(self._fd, LARGE_READ_BYTES if self._in_frame() else READ_BYTES)
-        except ConnectionError:
+        except OSError:  # reset by its client, or a terminal that hung up: there is nothing more to read
             data = b""
         if not data:
             self.closed = True

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from time import monotonic
 from typing import Any
 
 from manybridge.bridge import Bridge, BridgeError, WorkerInfo
-from manybridge.bridge.loading import load_bridge
+from manybridge.bridge.loading import BUNDLED, check_required_modules, load_bridge
 from manybridge.protocol.errors import ErrorCode
+from manybridge.worker.failures import error_text, hide_options
+from manybridge.worker.interrupt import Terminated
 
 
 class LoadState(StrEnum):
@@ -36,6 +37,7 @@ class Loader:
     ) -> None:
         self.reference = reference
         self._options = options
+        hide_options(options)
         self._info = info
         self.bridge_class = bridge_class
         self.bridge: Bridge | None = None
@@ -45,8 +47,11 @@ class Loader:
         self.load_seconds = 0.0
 
     def find_class(self) -> None:
-        """Import the bridge's own module if that costs nothing; a failure shows up in `load`."""
-        if self.bridge_class is None and self.reference.isidentifier():
+        """Import the bridge's own module if it is ours, which costs nothing; a failure shows up in `load`.
+
+        Somebody else's may import its framework with the module, and the first ping must not wait for that.
+        """
+        if self.bridge_class is None and self.reference in BUNDLED:
             try:
                 self.bridge_class = load_bridge(self.reference)
                 self.bridge = self._instance()
@@ -54,7 +59,11 @@ class Loader:
                 self._fail(error)
 
     def load(self) -> None:
-        """Import, construct and set up the bridge; the outcome is in `state` and `error`. Never raises."""
+        """Import, construct and set up the bridge; the outcome is in `state` and `error`.
+
+        Raises:
+            Terminated: the worker is to end; nothing else is ever raised.
+        """
         if self.state in (LoadState.READY, LoadState.FAILED):
             return
         self.state = LoadState.LOADING
@@ -64,9 +73,11 @@ class Loader:
                 self.bridge_class = load_bridge(self.reference)
             bridge = self.bridge or self._instance()
             self.bridge = bridge
-            check_modules(self.bridge_class)
+            check_required_modules(self.bridge_class)
             self.bridge_class.preload()
             bridge.setup(self._options)
+        except Terminated:
+            raise
         except BaseException as error:  # noqa: BLE001  # SystemExit from a framework's import included
             self._fail(error)
         else:
@@ -78,10 +89,11 @@ class Loader:
         error = self.error
         if isinstance(error, BridgeError):
             return error
+        assert error is not None
         kind = type(error).__qualname__
         failure = BridgeError(
             ErrorCode.SETUP_FAILED,
-            f"The bridge {self.reference!r} could not be set up: {kind}: {error}",
+            f"The bridge {self.reference!r} could not be set up: {kind}: {error_text(error)}",
             type=kind,
         )
         failure.__cause__ = error
@@ -96,28 +108,3 @@ class Loader:
     def _fail(self, error: BaseException) -> None:
         self.error = error
         self.state = LoadState.FAILED
-
-
-def check_modules(bridge_class: type[Bridge]) -> None:
-    """Look for the bridge's framework without importing it.
-
-    Raises:
-        BridgeError: `missing_package`, with the command that installs it.
-    """
-    from importlib.util import find_spec
-
-    missing = [name for name in bridge_class.required_modules if name not in sys.modules and find_spec(name) is None]
-    if not missing:
-        return
-    packages = [_PACKAGE_OF_MODULE.get(name, name) for name in missing]
-    command = f"uv pip install --python {sys.executable} {' '.join(packages)}"
-    raise BridgeError(
-        ErrorCode.MISSING_PACKAGE,
-        f"The bridge {bridge_class.name!r} needs {' and '.join(packages)}, which {sys.executable} does not have. "
-        f"Install with: {command}",
-        details={"packages": packages, "interpreter": sys.executable, "command": command},
-    )
-
-
-_PACKAGE_OF_MODULE = {"sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow", "cv2": "opencv-python"}
-"""Import names that differ from the package's name, for those that a bridge is likely to need."""

@@ -22,16 +22,24 @@ def main(argv: list[str]) -> int:
     arguments = parse(argv)
     try:
         options = bridge_options(arguments)
-    except ValueError as error:
-        sys.stderr.write(f"manybridge worker: error: --options: {error}\n")
-        return 2
+    except (ValueError, OSError) as error:
+        return _refuse(f"--options: {error}")
     parent = os.getppid()
     if arguments.zygote:
         from manybridge.worker.zygote import serve_zygote
 
-        return serve_zygote(arguments)
-    descriptors = take_stdio()
+        return serve_zygote(arguments, parent)
+    try:
+        descriptors = take_stdio()
+    except OSError as error:
+        return _refuse(f"the protocol needs descriptors 0 and 1: {error}")
     from manybridge.worker.runtime import Runtime
 
     Runtime(arguments, options, descriptors, parent=parent).run()
     return 0
+
+
+def _refuse(reason: str) -> int:
+    if sys.stderr is not None:
+        sys.stderr.write(f"manybridge worker: error: {reason}\n")
+    return 2

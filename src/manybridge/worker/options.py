@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Callable
 from typing import Any, Final
 
 from manybridge.protocol.frames import DEFAULT_MAX_FRAME_BYTES
+
+MIN_FRAME_BYTES: Final = 1024
+"""Below this not even the error that names the limit fits into a frame."""
 
 MODES: Final = ("standalone", "pool-worker", "host")
 DEFAULT_CANCEL_GRACE_MS: Final = 500
@@ -27,13 +31,31 @@ def parse(argv: list[str], prog: str = "manybridge worker") -> argparse.Namespac
     parser.add_argument("--generation", type=int, default=0, help="how many workers held this slot before")
     parser.add_argument("--options", default=None, metavar="JSON", help="the bridge's options, a JSON object")
     parser.add_argument("--options-fd", type=int, default=None, metavar="FD", help="read the options from here")
-    parser.add_argument("--max-concurrency", type=int, default=None, metavar="N", help="calls at the same time")
-    parser.add_argument("--max-frame-bytes", type=int, default=DEFAULT_MAX_FRAME_BYTES, metavar="N")
-    parser.add_argument("--cancel-grace-ms", type=int, default=DEFAULT_CANCEL_GRACE_MS, metavar="N")
+    parser.add_argument("--max-concurrency", type=at_least(1), metavar="N", help="calls at the same time")
+    parser.add_argument(
+        "--max-frame-bytes", type=at_least(MIN_FRAME_BYTES), default=DEFAULT_MAX_FRAME_BYTES, metavar="N",
+        help="longer frames are refused, in both directions",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cancel-grace-ms", type=at_least(0), default=DEFAULT_CANCEL_GRACE_MS, metavar="N",
+        help="how long a call may go on after it was told to stop",
+    )  # fmt: skip
     parser.add_argument("--load", choices=("eager", "lazy"), default="eager", help="load the framework after the "
                         "first answer, or with the first call that needs it")  # fmt: skip
     parser.add_argument("--zygote", action="store_true", help="import once, then fork workers on demand")
     return parser.parse_args(argv)
+
+
+def at_least(minimum: int) -> Callable[[str], int]:
+    """Return a type for argparse: an integer that is not below `minimum`."""
+
+    def integer(text: str) -> int:
+        value = int(text)
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"must be at least {minimum}, is {value}")
+        return value
+
+    return integer
 
 
 def bridge_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -41,6 +63,7 @@ def bridge_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
     Raises:
         ValueError: they are no JSON object.
+        OSError: the descriptor can't be read.
     """
     text = arguments.options
     if arguments.options_fd is not None:

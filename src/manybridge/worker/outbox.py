@@ -58,36 +58,40 @@ class Outbox:
         self._held_bytes = 0
         self._last_write = 0.0
 
-    def send_result(self, id: MessageId, result: Any, *, hold: bool = False) -> int:
-        """Send the reply of a call. A result over the frame limit becomes the error that says so.
+    def send_result(self, id: MessageId, result: Any, *, extended: bool = True, hold: bool = False) -> None:
+        """Send the reply of a call. A result that can't be sent, such as one over the frame limit, becomes an error.
 
         Args:
             id: the call.
             result: any value; what JSON can't carry becomes a marker.
+            extended: whether the caller understands `error_info`.
             hold: the next reply follows at once, so this one may wait for it.
-
-        Returns:
-            The length of the frame in bytes.
         """
-        return self._send(Reply(id, result, time()), hold=hold)
+        self._send(Reply(id, result, time()), extended=extended, hold=hold)
 
     def send_error(self, id: MessageId | None, info: ErrorInfo, *, extended: bool) -> None:
         """Send the failure of a call, with `error_info` if the caller understands it."""
-        self._send(ErrorReply(id, info.message, info if extended else None, time()), hold=False)
+        reply = ErrorReply(id, info.message, info if extended else None, time())
+        self._send(reply, extended=extended, hold=False)
 
     def send_event(self, id: MessageId, event: str, data: Any) -> None:
-        """Send one event of a streaming call.
+        """Send one event of a streaming call; dropped if the call ended meanwhile (a thread of its own still emits).
 
         Raises:
-            BridgeError: `frame_too_large`; the caller gets a log event in the place of the event.
+            BridgeError: the event is too large or can't be encoded; the caller gets a log event in its place, so that
+                the numbers of the events have no gap.
         """
         with self._shield, self._lock:
-            message = self._connection.event(id, event, data)
+            try:
+                message = self._connection.event(id, event, data)
+            except LocalProtocolError:
+                return
             try:
                 frame = self._connection.send(message)
-            except LocalProtocolError as error:
-                self._write(self._connection.send(_dropped(message, error)))
-                raise BridgeError(ErrorCode.FRAME_TOO_LARGE, error.message, details=error.details) from None
+            except Exception as error:  # noqa: BLE001  # a border: encoding runs the user's code (properties, __fspath__)
+                failure = _failure(error)
+                self._write(self._connection.send(_dropped(message, failure)))
+                raise failure from None
             held = self._hold_or_write(frame)
         if held:
             self._wake()
@@ -103,18 +107,36 @@ class Outbox:
             self._write(b"")
         return None
 
-    def _send(self, reply: Reply | ErrorReply, *, hold: bool) -> int:
+    def flush(self) -> None:
+        """Write what is held back."""
+        self.flush_due(monotonic() + FLUSH_SECONDS)
+
+    def abandon(self) -> None:
+        """Forget frames and lock: this process is a forked child, and both are its parent's."""
+        self._lock = threading.Lock()
+        self._held.clear()
+        self._held_bytes = 0
+
+    def _send(self, reply: Reply | ErrorReply, *, extended: bool, hold: bool) -> None:
         with self._shield, self._lock:
-            try:
-                frame = self._connection.send(reply)
-            except LocalProtocolError as error:
-                if error.code is not ErrorCode.FRAME_TOO_LARGE or reply.id is None:
-                    raise
-                frame = self._connection.send(_too_large(reply, error))
+            frame = self._reply_frame(reply, extended)
             held = self._hold_or_write(frame) if hold else self._write(frame)
         if held:
             self._wake()
-        return len(frame)
+
+    def _reply_frame(self, reply: Reply | ErrorReply, extended: bool) -> bytes:
+        try:
+            return self._connection.send(reply)
+        except LocalProtocolError as error:
+            if error.code is not ErrorCode.FRAME_TOO_LARGE:
+                raise
+            instead = _in_its_place(reply, _failure(error), extended)
+        except Exception as error:  # noqa: BLE001  # a border, see send_event
+            instead = _in_its_place(reply, _failure(error), extended)
+        try:
+            return self._connection.send(instead)
+        except LocalProtocolError:  # its id alone is over the limit
+            return self._connection.send(instead._replace(id=None))
 
     def _hold_or_write(self, frame: bytes) -> bool:
         """Return whether this frame is the first that is held back."""
@@ -140,12 +162,17 @@ class Outbox:
         return False
 
 
-def _dropped(event: Event, error: LocalProtocolError) -> Event:
-    return event._replace(event="log", data={"level": "error", "message": f"an event was dropped: {error.message}"})
+def _failure(error: Exception) -> BridgeError:
+    if isinstance(error, LocalProtocolError):
+        return BridgeError(error.code, error.message, details=error.details)
+    return BridgeError(ErrorCode.HANDLER_ERROR, f"the value can't be encoded: {type(error).__qualname__} was raised")
 
 
-def _too_large(reply: Reply | ErrorReply, error: LocalProtocolError) -> ErrorReply:
-    text = f"the result does not fit into a frame: {error.message}"
-    extended = type(reply) is Reply or (type(reply) is ErrorReply and reply.info is not None)
-    info = ErrorInfo.of(ErrorCode.FRAME_TOO_LARGE, text, **error.details)
+def _dropped(event: Event, failure: BridgeError) -> Event:
+    return event._replace(event="log", data={"level": "error", "message": f"an event was dropped: {failure.message}"})
+
+
+def _in_its_place(reply: Reply | ErrorReply, failure: BridgeError, extended: bool) -> ErrorReply:
+    text = f"the answer can't be sent: {failure.message}"
+    info = ErrorInfo.of(failure.code, text, **failure.details)
     return ErrorReply(reply.id, text, info if extended else None, reply.timestamp)

@@ -14,12 +14,19 @@ DUMP_SIGNAL: Final = signal.SIGUSR1
 _PR_SET_PDEATHSIG: Final = 1  # https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html
 
 
-def lead_own_group() -> None:
+FLUSH_SECONDS: Final = 0.1
+"""What a process that ends gives its log to take the rest. A log that nobody reads is full and never takes it."""
+
+KILL_ROUNDS: Final = 5
+"""How often the group is looked through: one that is killed may have forked a moment before."""
+
+
+def lead_own_group(input_fd: int) -> None:
     """Become leader of a process group, so that everything forked from here can be stopped with one signal.
 
     Not on a terminal: a background group that reads from its terminal is stopped by the kernel.
     """
-    if os.getpgrp() != os.getpid() and not os.isatty(0):
+    if os.getpgrp() != os.getpid() and not os.isatty(input_fd):
         with contextlib.suppress(OSError):
             os.setpgid(0, 0)
 
@@ -49,23 +56,48 @@ def die_with_parent(parent: int) -> None:
 
 
 def exit_now(status: int) -> NoReturn:
-    """End the process without the interpreter's finalisation, which takes a framework up to 1.4 s."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
+    """End the process without the interpreter's finalisation, which takes a framework up to 1.4 s. Any thread."""
+    _flush_logs()
     kill_group_members()
     os._exit(status)
+
+
+def _flush_logs() -> None:
+    import threading
+
+    def flush() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+
+    # Another thread may hold the stream's lock while it waits for a reader who went away.
+    flusher = threading.Thread(target=flush, daemon=True)
+    with contextlib.suppress(RuntimeError):  # no thread can be had
+        flusher.start()
+        flusher.join(FLUSH_SECONDS)
 
 
 def kill_group_members() -> None:
     """SIGKILL everything that was started from here and is still alive (same process group, other process)."""
     group = os.getpgrp()
-    if group != os.getpid():
+    if group != os.getpid() or not os.path.isdir("/proc"):
         return  # not our group: its other members are not our children
-    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
-        if name.isdecimal() and int(name) != group and _group_of(name) == group:
+    for _ in range(KILL_ROUNDS):
+        members = [int(name) for name in os.listdir("/proc") if name.isdecimal() and _is_member(name, group)]
+        for pid in members:
             with contextlib.suppress(OSError):
-                os.kill(int(name), signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
+        if not members:
+            return
+
+
+def _is_member(pid: str, group: int) -> bool:
+    """Whether a process belongs to the group, is not its leader, and is not dead already."""
+    if int(pid) == group or _group_of(pid) != group:
+        return False
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    return False
 
 
 def _group_of(pid: str) -> int | None:

@@ -7,6 +7,7 @@ and forgets everything when it dies. The host remembers.
 from __future__ import annotations
 
 import secrets
+import sys
 from collections.abc import Callable
 from time import time
 from typing import Any
@@ -37,8 +38,7 @@ Invoke = Callable[[CommandSpec, dict[str, Any], Any], Any]
 class ResourceTable:
     """Owner of the resources of one worker.
 
-    Not locked: the executor serves resource commands one at a time, and a concurrent bridge's commands only touch
-    entries by id.
+    Not locked: each step on the mapping is atomic, and of two calls that make the same id one loses at `_keep`.
 
     Args:
         bridge: whose types these are.
@@ -60,16 +60,21 @@ class ResourceTable:
             BridgeError: `unknown_resource_type`, `resource_exists`, `invalid_argument`, or what create failed with.
         """
         spec = self._spec(_text(args, "type"))
-        config = _object(args, "config")
+        config, state = _object(args, "config"), args.get("state")
         id = _text(args, "id") if args.get("id") is not None else f"{spec.type}-{secrets.token_hex(8)}"
         if id in self._held:
-            raise BridgeError(ErrorCode.RESOURCE_EXISTS, f"A resource {id!r} exists already.", details={"id": id})
-        instance = spec.new(self._bridge, id, session_id)
-        invoke(spec.create, config, instance)
-        if args.get("state") is not None:
-            instance.restore(args["state"])
-        held = HeldResource(id, spec, instance, session_id)
-        self._held[id] = held
+            raise _exists(id)
+        if state is not None and spec.policy != "restore":
+            raise BridgeError(ErrorCode.NOT_SUPPORTED, f"Resources of type {spec.type!r} have no state to restore.")
+        held = HeldResource(id, spec, spec.new(self._bridge, id, session_id), session_id)
+        invoke(spec.create, config, held.instance)
+        try:
+            if state is not None:
+                held.instance.restore(state)
+            self._keep(held)
+        except BaseException:
+            _close(held)
+            raise
         return self._describe(held)
 
     def execute(self, args: dict[str, Any], session_id: str | None, invoke: Invoke) -> Any:
@@ -99,8 +104,9 @@ class ResourceTable:
     def delete(self, args: dict[str, Any], session_id: str | None) -> dict[str, Any]:
         """Serve `common:delete_resource {id}`."""
         held = self.get(args, session_id)
-        del self._held[held.id]
-        self._close(held)
+        if self._held.pop(held.id, None) is None:  # another thread deleted it a moment ago
+            raise _not_found(held.id)
+        _close(held)
         return {"id": held.id, "deleted": True}
 
     def snapshot(self, args: dict[str, Any], session_id: str | None) -> dict[str, Any]:
@@ -115,11 +121,14 @@ class ResourceTable:
         return {"id": held.id, "state": held.instance.snapshot()}
 
     def clean_up(self, session_id: str | None) -> int:
-        """Delete the resources of a session, or all of them; return how many."""
+        """Delete the resources of a session, or all of them; return how many. One that fails to close is gone too."""
         doomed = [held for held in list(self._held.values()) if session_id is None or held.session_id == session_id]
         for held in doomed:
             self._held.pop(held.id, None)
-            self._close(held)
+            try:
+                _close(held)
+            except Exception as error:  # noqa: BLE001  # user code; the others must be closed all the same
+                sys.stderr.write(f"closing {held.id} failed: {type(error).__qualname__}: {error}\n")
         return len(doomed)
 
     def get(self, args: dict[str, Any], session_id: str | None) -> HeldResource:
@@ -131,8 +140,12 @@ class ResourceTable:
         id = _text(args, "id")
         held = self._held.get(id)
         if held is None or held.session_id not in (None, session_id):
-            raise BridgeError(ErrorCode.RESOURCE_NOT_FOUND, f"Resource not found: {id}", details={"id": id})
+            raise _not_found(id)
         return held
+
+    def _keep(self, held: HeldResource) -> None:
+        if self._held.setdefault(held.id, held) is not held:
+            raise _exists(held.id)
 
     def _spec(self, kind: str) -> ResourceSpec:
         spec = self._bridge.spec.resources.get(kind)
@@ -157,10 +170,19 @@ class ResourceTable:
             "last_executed": held.last_executed,
         }
 
-    def _close(self, held: HeldResource) -> None:
-        close = getattr(held.instance, "close", None)
-        if close is not None:
-            close()
+
+def _close(held: HeldResource) -> None:
+    close = getattr(held.instance, "close", None)
+    if close is not None:
+        close()
+
+
+def _exists(id: str) -> BridgeError:
+    return BridgeError(ErrorCode.RESOURCE_EXISTS, f"A resource {id!r} exists already.", details={"id": id})
+
+
+def _not_found(id: str) -> BridgeError:
+    return BridgeError(ErrorCode.RESOURCE_NOT_FOUND, f"Resource not found: {id}", details={"id": id})
 
 
 def _text(args: dict[str, Any], name: str) -> str:

@@ -8,9 +8,11 @@ moves to private descriptors, 0 becomes empty, and 1 becomes a copy of 2, the lo
 from __future__ import annotations
 
 import fcntl
+import io
 import os
+import stat
 import sys
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 FIRST_PRIVATE_FD: Final = 10
 """Private descriptors start here: code that closes or reuses 3 to 9 "because nobody has them" stays harmless."""
@@ -24,31 +26,52 @@ class ProtocolDescriptors(NamedTuple):
 
 
 def take_stdio() -> ProtocolDescriptors:
-    """Move the protocol off 0 and 1; make 0 empty and 1 a log stream. Call once, first thing in the process."""
+    """Move the protocol off 0 and 1; make 0 empty and 1 a log stream. Call once, first thing in the process.
+
+    Raises:
+        OSError: there is no descriptor 0 or 1.
+    """
     descriptors = ProtocolDescriptors(_private_copy(0), _private_copy(1))
-    null = os.open(os.devnull, os.O_RDWR)
+    for fd in descriptors:
+        os.set_blocking(fd, True)  # it may be shared with somebody who wants it otherwise; we can't serve half a frame
+    # A port opened with stderr merged into stdout (DSPex's :pool_debug_mode) has one pipe for both. Then there is no
+    # place for text at all: silence is the only way not to break a frame.
+    leave_standard_streams(log=is_open(2) and not _same_file(2, descriptors.output))
+    return descriptors
+
+
+def leave_standard_streams(*, log: bool) -> None:
+    """Make 0 empty and 1 a copy of 2, the log; where there is no log, both lead nowhere."""
+    opened = os.open(os.devnull, os.O_RDWR)
+    null = _private_copy(opened)  # `opened` may be 2 itself, if that was closed
+    os.close(opened)
     os.dup2(null, 0)
-    os.dup2(_log_descriptor(descriptors.output, null), 1)
-    if _same_file(2, descriptors.output) or not _is_open(2):
+    if not log:
         os.dup2(null, 2)
+    os.dup2(2, 1)
     os.close(null)
     renew_text_streams()
-    return descriptors
 
 
 def renew_text_streams() -> None:
     """Give `print` new streams on 1 and 2. The old ones remember what kind of file lay there, and seek in a pipe."""
     for name, fd in (("stdout", 1), ("stderr", 2)):
         # They live as long as the process.
-        stream = open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        buffer = io.BufferedWriter(_Log(fd, "w", closefd=False))
+        stream = io.TextIOWrapper(buffer, encoding="utf-8", errors="backslashreplace", line_buffering=True)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
 
 
-def _log_descriptor(output: int, null: int) -> int:
-    # A port opened with stderr merged into stdout (DSPex's :pool_debug_mode) has one pipe for both. Then there is no
-    # place for text at all: silence is the only way not to break a frame.
-    return null if not _is_open(2) or _same_file(2, output) else 2
+class _Log(io.FileIO):
+    """A log that nobody may read any more: text for it is lost, but no call fails because it printed something."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            written: int | None = super().write(data)
+        except OSError:
+            written = None
+        return len(data) if written is None else written
 
 
 def _private_copy(fd: int) -> int:
@@ -56,17 +79,13 @@ def _private_copy(fd: int) -> int:
 
 
 def _same_file(first: int, second: int) -> bool:
-    try:
-        a, b = os.fstat(first), os.fstat(second)
-    except OSError:
-        return False
-    # Terminals and /dev/null are character devices that everybody shares; only a pipe or socket is "the stream".
-    import stat
-
-    return (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino) and (stat.S_ISFIFO(a.st_mode) or stat.S_ISSOCK(a.st_mode))
+    a, b = os.fstat(first), os.fstat(second)
+    # Terminals and /dev/null are character devices that everybody shares; a pipe, socket or file is "the stream".
+    return (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino) and not stat.S_ISCHR(a.st_mode)
 
 
-def _is_open(fd: int) -> bool:
+def is_open(fd: int) -> bool:
+    """Whether there is such a descriptor."""
     try:
         os.fstat(fd)
     except OSError:

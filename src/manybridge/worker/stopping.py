@@ -52,9 +52,8 @@ class StopLadder:
         call.stop_requested_at = now
         if call.claim(Stage.DONE):
             self._stopped_in_queue(call)
-        elif call.task is not None:
-            # A coroutine has no better flag than its cancellation; it is raised where it awaits.
-            call.task.get_loop().call_soon_threadsafe(call.task.cancel)
+        else:
+            call.cancel_task()  # a coroutine has no better flag than its cancellation
 
     def advance(self, call: WorkerCall, now: float) -> float | None:
         """Do what is due for a call; return the seconds until the next thing is due, or None."""
@@ -78,4 +77,4 @@ class StopLadder:
         if call.last_interrupt is None or now - call.last_interrupt >= REPEAT_SECONDS:
             call.last_interrupt = now
             self._interrupt(call)
-        return REPEAT_SECONDS
+        return REPEAT_SECONDS if self._give_up is None else min(REPEAT_SECONDS, end_at - now)

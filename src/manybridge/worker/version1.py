@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 from manybridge.bridge import BridgeError, V1Context
 from manybridge.protocol import codec
 from manybridge.protocol.errors import ErrorCode
-from manybridge.worker.failures import redact
 from manybridge.worker.loader import LoadState
 
 if TYPE_CHECKING:
@@ -37,8 +36,7 @@ class Version1:
             type(command) is str
             and command in FRAMEWORK_FREE
             and runtime.loader.state is LoadState.LOADING
-            and not runtime.queued_calls()
-            and not runtime.running_calls()
+            and runtime.is_idle()
         )
 
     def perform(self, call: WorkerCall) -> dict[str, Any]:
@@ -61,8 +59,3 @@ class Version1:
             self._context.error_count += 1
             raise
         return result
-
-
-def error_text(error: BaseException) -> str:
-    """What a version 1 client reads."""
-    return redact(error.message if isinstance(error, BridgeError) else str(error) or type(error).__qualname__)

@@ -24,15 +24,15 @@ import select
 import signal
 import socket
 import sys
+import time
 from importlib import import_module
 from typing import Any, Final, NoReturn
 
 from manybridge.bridge import Bridge
-from manybridge.bridge.loading import load_bridge
-from manybridge.worker.loader import check_modules
+from manybridge.bridge.loading import check_required_modules, load_bridge
 from manybridge.worker.options import parse
-from manybridge.worker.process import thread_count
-from manybridge.worker.stdio import renew_text_streams, take_stdio
+from manybridge.worker.process import die_with_parent, thread_count
+from manybridge.worker.stdio import is_open, leave_standard_streams, take_stdio
 
 MAX_DATAGRAM: Final = 256 * 1024
 """One message. Options and environment travel in it; a socket takes about 200 KB."""
@@ -41,16 +41,18 @@ ATTACHED: Final = 2
 """Descriptors that come with a fork request: the worker's protocol socket and its log pipe."""
 
 
-def serve_zygote(arguments: argparse.Namespace) -> int:
+def serve_zygote(arguments: argparse.Namespace, parent: int) -> int:
     """Import the bridge's framework, then fork on demand until the host goes away.
 
     Args:
         arguments: see `options.parse`; only the bridge's reference is used here.
+        parent: process id of the host. The zygote dies with it, also in the middle of an import.
 
     Returns:
-        The exit status.
+        The exit status. After a fork was possible the process ends itself, without the interpreter's finalisation.
     """
     control = _take_control()
+    die_with_parent(parent)
     try:
         bridge_class = _preload(arguments.bridge)
     except BaseException as error:  # noqa: BLE001  # a border: whatever the framework's import does, the host must learn of it
@@ -67,18 +69,14 @@ def serve_zygote(arguments: argparse.Namespace) -> int:
     gc.freeze()
     _send(control, {"ready": {"threads": thread_count()}})
     Zygote(control, bridge_class).run()
-    return 0
+    os._exit(0)
 
 
 def _take_control() -> socket.socket:
     """Move the control socket to a private descriptor and leave 0 and 1 empty; 2 stays the log."""
     control = socket.socket(fileno=os.dup(0))
     control.set_inheritable(False)
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(2, 1)
-    os.close(null)
-    renew_text_streams()
+    leave_standard_streams(log=is_open(2))
     return control
 
 
@@ -86,7 +84,7 @@ def _preload(reference: str) -> type[Bridge]:
     bridge_class = load_bridge(reference)
     if not bridge_class.zygote_safe:
         return bridge_class
-    check_modules(bridge_class)
+    check_required_modules(bridge_class)
     bridge_class.preload()
     from manybridge.bridge.compiling import compiled_bridge
 
@@ -126,20 +124,36 @@ class Zygote:
             return False
         if not data:
             return False
-        request: dict[str, Any] = json.loads(data)["fork"]
-        worker_id = request["worker_id"]
-        if thread_count() > 1:
-            reason = f"{thread_count()} threads live in the zygote; a fork needs one"
-            self._answer({"refused": {"worker_id": worker_id, "reason": reason}})
-        else:
-            pid = os.fork()
-            if pid == 0:
-                self._become_worker(request, fds)
-            self._children.add(pid)
-            self._answer({"forked": {"worker_id": worker_id, "pid": pid}})
-        for fd in fds:
-            os.close(fd)
+        try:
+            self._fork(data, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
         return True
+
+    def _fork(self, data: bytes, fds: list[int]) -> None:
+        worker_id = None
+        try:
+            request: dict[str, Any] = json.loads(data)["fork"]
+            worker_id = request["worker_id"]
+            reason = self._reason_against(fds)
+            pid = os.fork() if reason is None else -1
+        except (ValueError, LookupError, TypeError, OSError) as error:
+            reason = f"{type(error).__qualname__}: {error}"
+        if reason is not None:
+            self._answer({"refused": {"worker_id": worker_id, "reason": reason}})
+            return
+        if pid == 0:
+            self._become_worker(request, fds)
+        self._children.add(pid)
+        self._answer({"forked": {"worker_id": worker_id, "pid": pid}})
+
+    @staticmethod
+    def _reason_against(fds: list[int]) -> str | None:
+        if len(fds) != ATTACHED:
+            return f"{len(fds)} descriptors came with the request, not {ATTACHED}"
+        threads = thread_count()
+        return f"{threads} threads live in the zygote; a fork needs one" if threads > 1 else None
 
     def _reap(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -171,6 +185,8 @@ class Zygote:
             self._control.close()
             os.environ.clear()
             os.environ.update(request["env"])
+            time.tzset()  # a spawned worker would have read TZ from its environment
+            _renew_random_numbers()
             gc.enable()
             _run_worker(request, self._bridge_class)
             status = 0
@@ -187,6 +203,13 @@ def _run_worker(request: dict[str, Any], bridge_class: type[Bridge]) -> None:
     arguments = parse(request["argv"])
     # The zygote is the parent; its death is the host's, and the host's guardian sees to that.
     Runtime(arguments, request["options"], take_stdio(), parent=None, bridge_class=bridge_class).run()
+
+
+def _renew_random_numbers() -> None:
+    """Give this child random numbers of its own. Python's generator does it by itself; numpy's is copied by a fork."""
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
 
 
 def _send(control: socket.socket, message: dict[str, Any]) -> None:
