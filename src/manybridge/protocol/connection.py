@@ -52,31 +52,47 @@ class ConnectionState(StrEnum):
     """What the connection speaks."""
 
     VERSION_1 = "version_1"
+    """What a client finds before hello. Single requests may opt in to version 2."""
     VERSION_2 = "version_2"
+    """Every failure carries error_info."""
     CLOSED = "closed"
+    """The other end is gone."""
 
 
 class CallState(StrEnum):
     """How far one call is."""
 
     IDLE = "idle"
+    """No call has this id."""
     OPEN = "open"
+    """Waits for its reply."""
     STREAMING = "streaming"
+    """Waits for its reply, and events may come before it."""
     DONE = "done"
+    """Has its reply; nothing follows."""
 
 
 class Step(StrEnum):
     """What can happen to a connection or a call."""
 
     HELLO_ACCEPTED = "hello accepted"
+    """The worker answered `common:hello` with protocol 2."""
     END_OF_STREAM = "end of stream"
+    """The other end closed, or died."""
     REQUEST = "request"
+    """The client sends a request that takes no events."""
     STREAM_REQUEST = "request with stream"
+    """The client sends a request with `stream: true`."""
     EVENT = "event"
+    """The worker sends a chunk, progress or a log line."""
     HOST_CALL = "event: call"
+    """The worker asks the client to run a tool."""
     CALL_RESULT = "common:call_result"
+    """The client sends what its tool returned."""
     CANCEL = "common:cancel"
+    """The client asks to stop the call; its reply still comes."""
     REPLY = "reply"
+    """The worker sends the result, or the failure."""
 
 
 CONNECTION_TRANSITIONS: Final[dict[ConnectionState, dict[Step, ConnectionState]]] = {

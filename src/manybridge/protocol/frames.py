@@ -1,7 +1,9 @@
 """Frames: a 4-byte big-endian length and that many bytes.
 
 This is Erlang's `{packet, 4}` (https://www.erlang.org/doc/apps/erts/erlang.html#open_port/2), so that an Elixir port
-needs no code to read us. The module knows nothing about what is inside a frame.
+needs no code to read us.
+
+The module knows nothing about what is inside a frame.
 """
 
 from __future__ import annotations

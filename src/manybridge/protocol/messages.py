@@ -30,7 +30,7 @@ EXTENSION_FIELDS: Final = ("stream", "session_id", "deadline_ms", "traceparent",
 """Fields that version 2 adds to a request. One of them with a value other than its default makes it version 2."""
 
 MAX_DEADLINE_MS: Final = 20 * 24 * 3600 * 1000
-"""20 days: below the 2**31 - 1 ms that poll(2) can wait for. Who wants to wait longer sets no deadline."""
+"""20 days: below the 2,147,483,647 ms that poll(2) can wait for. Who wants to wait longer sets no deadline."""
 
 
 class Request(NamedTuple):
