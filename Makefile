@@ -102,3 +102,4 @@ bench: setup ## Run the benchmarks
 docs: setup ## Generate the reference pages from the code
 	@mkdir -p docs/reference
 	@$(VENV_PYTHON) -m manybridge.protocol.reference docs/reference
+	@$(VENV_PYTHON) -m manybridge.cli.reference

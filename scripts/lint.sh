@@ -14,9 +14,7 @@ check() {
 }
 
 generated_pages() {
-    # The module that writes the pages is part of the protocol; without it there is nothing to compare.
-    [ -f src/manybridge/protocol/reference.py ] || return 0
-    python -m manybridge.protocol.reference --check docs/reference
+    python -m manybridge.protocol.reference --check docs/reference && python -m manybridge.cli.reference --check
 }
 
 check "ruff check" ruff check --quiet .
