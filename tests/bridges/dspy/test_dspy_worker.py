@@ -105,9 +105,9 @@ def test_typed_fields_come_back_with_their_types(dspy: Setup) -> None:
         ],
     }
     id = dspy.program(signature=signature)
-    outputs = dspy.run(id, {"text": "I love my 3 cats", "limit": 5})["outputs"]
+    outputs = dspy.run(id, {"text": "I love my cats", "limit": 5})["outputs"]
     assert outputs["label"] == "positive"
-    assert type(outputs["score"]) is float
+    assert outputs["score"] == 5.0
     assert outputs["words"][:2] == ["I", "love"]
     assert set(outputs["owner"]) == {"name", "age"}
     info = dspy.worker.result("dspy:get_program_info", {"program_id": id})
