@@ -56,6 +56,16 @@ def test_mode_and_worker_id_come_from_the_command_line(argv: list[str], mode: st
         assert (found["mode"], found.get("worker_id")) == (mode, worker_id)
 
 
+def test_the_command_line_serves_the_same_worker() -> None:
+    """`manybridge worker dspy` with the flags of the script."""
+    with Port("worker", "dspy", *POOL_WORKER, script=PLAIN_PYTHON.with_name("manybridge")) as port:
+        found = port.result("ping", {"initialization": True})
+        assert (found["mode"], found["worker_id"]) == ("pool-worker", POOL_WORKER[3])
+        assert port.call("predict")["error"] == "Unknown command: predict"
+        port.close_input()
+        assert port.exit_status() == 0
+
+
 @MODES
 def test_nothing_is_written_before_the_first_request(argv: tuple[str, ...]) -> None:
     """No banner and no hello: an early frame would be taken for the answer to the first ping."""
