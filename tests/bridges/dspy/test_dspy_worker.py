@@ -297,6 +297,13 @@ def test_a_model_that_does_not_answer_is_a_provider_timeout(dspy: Setup) -> None
     assert dspy.worker.code("dspy:predict", args) == "provider_timeout"
 
 
+def test_a_program_that_writes_code_names_what_it_lacks(dspy: Setup) -> None:
+    """DSPy runs it with Deno, which is not in this environment."""
+    args = {**QA, "module": "program_of_thought", "inputs": {"question": "1 + 1"}}
+    reply = dspy.worker.ask("dspy:predict", args)
+    assert (reply["error_info"]["code"], "dspy[deno]" in reply["error"]) == ("missing_package", True)
+
+
 # ---------------------------------------------------------------- models
 
 

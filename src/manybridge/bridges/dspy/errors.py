@@ -41,6 +41,8 @@ def translate(error: BaseException, secrets: Secrets) -> BridgeError | None:
     names = [cls.__name__ for cls in type(error).__mro__ if cls.__module__.split(".")[0] == "dspy"]
     if "AdapterParseError" in names:
         return _not_parsed(error)
+    if "CodeInterpreterError" in names and "Deno" in str(error):
+        return _no_deno(error)
     code = next((code for name, code in CODES if name in names), None)
     if code is None:
         return _not_configured(error)
@@ -69,6 +71,16 @@ def _not_parsed(error: Any) -> BridgeError:
         f"The model answered, but not with the fields {', '.join(expected)} in the form that {error.adapter_name} "
         f"reads (the answer has {len(answer)} characters).",
         details={"adapter": error.adapter_name, "expected": expected, "found": found},
+        type=type(error).__name__,
+    )
+
+
+def _no_deno(error: BaseException) -> BridgeError:
+    install = 'pip install "dspy[deno]"'
+    return BridgeError(
+        ErrorCode.MISSING_PACKAGE,
+        f"Programs that write code run it with Deno, which the environment of this bridge does not have: {install}",
+        details={"package": "deno", "install": install},
         type=type(error).__name__,
     )
 
