@@ -13,17 +13,12 @@ from manybridge.protocol.errors import ErrorCode
 SHORTEST_RETRY: Final = 0.5
 """Seconds before a start that failed for a lasting reason (a package is missing) is tried again; doubles each time."""
 
-LASTING_CODES: Final = frozenset(
-    {
-        ErrorCode.CONFIG_ERROR,
-        ErrorCode.MISSING_PACKAGE,
-        ErrorCode.MISSING_VARIABLE,
-        ErrorCode.BRIDGE_LOAD_FAILED,
-        ErrorCode.SETUP_FAILED,
-        ErrorCode.UNSUPPORTED_VERSION,
-    }
+PASSING_CODES: Final = frozenset(
+    {ErrorCode.WORKER_CRASHED, ErrorCode.WORKER_START_FAILED, ErrorCode.PROTOCOL_VIOLATION, ErrorCode.OUT_OF_MEMORY}
 )
-"""Starting again will not help until somebody changes something; callers get this error itself."""
+"""What a worker may die of that the next one need not die of. Anything else was said by the worker or found before it
+was started (a package is missing, setup failed): starting again will not help until somebody changes something, and
+callers get this error itself."""
 
 
 class BreakerState(StrEnum):
@@ -56,7 +51,7 @@ class Breaker:
         self.cause = cause
         if self.state is BreakerState.OPEN:
             return  # one of several that failed together
-        if cause.code in LASTING_CODES:
+        if cause.code not in PASSING_CODES:
             wait = min(SHORTEST_RETRY * 2**self._lasting_failures, self.policy.max_backoff)
             self._lasting_failures += 1
             self._open(now + wait)
@@ -101,7 +96,7 @@ class Breaker:
         """The error of a call that comes while no worker lives and none may be started."""
         retry_after = round(self.remaining(now), 3)
         cause = self.cause
-        if cause is not None and cause.code in LASTING_CODES:
+        if cause is not None and cause.code not in PASSING_CODES:
             return cause.copy(retry_after=retry_after)
         times = f"{len(self._crashes)} times"
         text = f'the workers of bridge "{bridge}" crashed {times}; calls are refused for {retry_after:g} s'

@@ -88,6 +88,10 @@ class WorkerPlan:
         self.config = config
         self._program = program
 
+    def reconfigured(self, config: BridgeConfig) -> WorkerPlan:
+        """The same plan with another configuration."""
+        return WorkerPlan(self.name, config, program=self._program)
+
     @property
     def forkable(self) -> bool:
         """Whether the program is our worker, which knows how to be a zygote."""

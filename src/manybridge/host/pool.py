@@ -345,7 +345,7 @@ class Pool:
             self.stats.killed += worker.expected_end and begun
             if call.stopped_by == "queue" and begun:
                 call.stopped_by = "sigkill"  # it died on its own while it was asked to stop
-            self.call_failed(call, call.stopped_error(worker_id=worker.id, pid=worker.process.pid))
+            self.call_failed(call, call.stopped_error(**worker.facts(), stderr_tail=worker.process.tail.lines()))
         elif begun:
             if not worker.expected_end:
                 self._quarantine.blame(call, monotonic())

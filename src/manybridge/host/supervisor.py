@@ -28,6 +28,9 @@ OVERFLOW_IDLE_SECONDS: Final = 10.0
 INSPECTION_SECONDS: Final = 1.0
 """How often age and memory are looked at, where there is a limit. Reading memory costs well under a millisecond."""
 
+DUMP_SECONDS: Final = 0.1
+"""What the stacks of a worker that is not ready in time may take to arrive; they say what it waits for."""
+
 RETIRE_GRACE: Final = 2.5
 """Seconds that a retired worker may take to close its bridge."""
 
@@ -144,7 +147,7 @@ class Supervisor:
         old, self._pool.config = self._pool.config, config
         self.breaker.policy = config.restart
         if any(getattr(old, key) != getattr(config, key) for key in STALE_MAKING_KEYS):
-            self._plan = WorkerPlan(self._pool.name, config)
+            self._plan = self._plan.reconfigured(config)
             previous, self._launcher = self._launcher, self._make_launcher(self._plan)
             self._checked = False
             self.breaker = Breaker(config.restart)
@@ -235,7 +238,7 @@ class Supervisor:
                 await worker.connect()
                 await worker.handshake()
         except TimeoutError:
-            error = _not_ready_in_time(order, config, worker)
+            error = await _not_ready_in_time(order, config, worker)
             await _dispose(worker)
             raise error from None
         except OSError as failure:
@@ -346,10 +349,11 @@ async def _dispose(worker: WorkerHandle | None) -> None:
         await worker.stop(0.0)
 
 
-def _not_ready_in_time(order: WorkerOrder, config: BridgeConfig, worker: WorkerHandle | None) -> WorkerStartError:
+async def _not_ready_in_time(order: WorkerOrder, config: BridgeConfig, worker: WorkerHandle | None) -> WorkerStartError:
     text = f"worker {order.worker_id} was not ready within {config.start_timeout:g} s and was killed"
     details: dict[str, Any] = {"worker_id": order.worker_id, "start_timeout": config.start_timeout}
     if worker is not None:
         worker.process.dump_stacks()
+        await asyncio.sleep(DUMP_SECONDS)
         details |= {"pid": worker.process.pid, "state": str(worker.state), "stderr_tail": worker.process.tail.lines()}
     return WorkerStartError(text, details=details)

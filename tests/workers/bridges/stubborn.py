@@ -1,0 +1,193 @@
+"""Code that is hard to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from manybridge.bridge import Bridge, Cancelled, Context, command
+
+
+class StubbornBridge(Bridge):
+    name = "s"
+
+    def setup(self, options: dict[str, Any]) -> None:
+        if "concurrency" in options:
+            type(self).max_concurrency = options["concurrency"]
+        self.swallowed = 0
+        self.finished: list[str] = []
+
+    def close(self) -> None:
+        path = os.environ.get("CLOSED_FILE")
+        if path:
+            with open(path, "w") as file:
+                file.write("closed")
+
+    @command
+    def quick(self, value: Any = None) -> dict[str, Any]:
+        return {"value": value}
+
+    @command
+    def facts(self) -> dict[str, Any]:
+        return {"swallowed": self.swallowed, "finished": self.finished}
+
+    @command
+    def python_loop(self, *, ctx: Context) -> None:
+        ctx.emit("running")
+        while True:
+            pass
+
+    @command
+    def sleep(self, seconds: float = 60.0, *, ctx: Context) -> dict[str, Any]:
+        ctx.emit("running")
+        time.sleep(seconds)
+        return {}
+
+    @command
+    def subprocess(self, *, ctx: Context) -> None:
+        child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
+        ctx.emit(child.pid)
+        child.wait()
+
+    @command
+    def lock(self, *, ctx: Context) -> None:
+        ctx.emit("running")
+        threading.Event().wait()
+
+    @command
+    def c_call(self, seconds: int = 60, gil: bool = False, *, ctx: Context) -> dict[str, Any]:
+        """A C function that goes on sleeping after a signal; with `gil` nothing of Python runs beside it."""
+        library = ctypes.PyDLL(None) if gil else ctypes.CDLL(None)
+        ctx.emit("running")
+        left = seconds
+        while left:
+            left = library.sleep(left)
+        return {}
+
+    @command
+    def one_c_call(self, seconds: int = 60, *, ctx: Context) -> dict[str, Any]:
+        """One C call that holds the interpreter."""
+        library = ctypes.PyDLL(None)
+        ctx.emit("running")
+        library.sleep(seconds)
+        return {}
+
+    @command
+    def check(self, *, ctx: Context) -> None:
+        ctx.emit("running")
+        try:
+            while True:
+                ctx.check()
+                time.sleep(0.001)
+        finally:
+            self.finished.append("check")
+
+    @command
+    def partial(self, *, ctx: Context) -> dict[str, Any]:
+        ctx.emit("running")
+        done = 0
+        while not ctx.cancelled:
+            done += 1
+            time.sleep(0.001)
+        return {"done": done}
+
+    @command
+    def swallow(self, times: int, *, ctx: Context) -> dict[str, Any]:
+        ctx.emit("running")
+        while True:
+            try:
+                while True:
+                    time.sleep(0.001)
+            except Cancelled:
+                self.swallowed += 1
+                if self.swallowed >= times:
+                    raise
+
+    @command
+    def never(self, *, ctx: Context) -> None:
+        ctx.emit("running")
+        while True:
+            try:
+                while True:
+                    time.sleep(0.001)
+            except BaseException:
+                self.swallowed += 1
+
+    @command
+    async def coroutine(self, *, ctx: Context) -> None:
+        ctx.emit("running")
+        try:
+            await asyncio.sleep(60)
+        finally:
+            self.finished.append("coroutine")
+
+    @command
+    async def slow_farewell(self, seconds: float, *, ctx: Context) -> None:
+        ctx.emit("running")
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(seconds)
+            self.finished.append("farewell")
+
+    @command
+    async def coroutine_swallows(self, times: int, *, ctx: Context) -> None:
+        ctx.emit("running")
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                self.swallowed += 1
+                if self.swallowed >= times:
+                    raise
+
+    @command
+    async def coroutine_blocks(self, *, ctx: Context) -> None:
+        ctx.emit("running")
+        time.sleep(60)
+
+    @command
+    def stream(self, size: int = 10) -> Iterator[str]:
+        while True:
+            yield "x" * size
+
+    @command
+    def fork_and_wait(self, *, ctx: Context) -> None:
+        """A forked child that holds everything that a fork copies, and a parent that waits."""
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(60)
+            os._exit(0)
+        ctx.emit(pid)
+        time.sleep(60)
+
+    @command
+    def crash(self, how: str) -> None:
+        if how == "segfault":
+            ctypes.string_at(1)
+        elif how == "abort":
+            os.abort()
+        elif how == "exit":
+            os._exit(9)
+
+    @command
+    async def swallow_sigterm(self, *, ctx: Context) -> None:
+        """A task of its own swallows whatever is raised into the loop."""
+        ctx.emit("running")
+
+        async def spin() -> None:
+            while True:
+                try:
+                    while True:
+                        time.sleep(0.001)
+                except BaseException:
+                    self.swallowed += 1
+
+        await asyncio.create_task(spin())

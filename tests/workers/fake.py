@@ -1,0 +1,154 @@
+"""A worker that speaks the wire and breaks it on demand: `fake.py BOOT BRIDGE ...`, standard library only.
+
+BOOT says what happens at its start (`ok`, `silent`, `exit`, `bad_hello`, `setup_failed`, `sometimes:PATH`, `slow:S`);
+the operation of each command says what happens to that command.
+"""
+
+import json
+import os
+import signal
+import struct
+import sys
+import time
+
+BOOT = sys.argv[1]
+
+
+def send(message):
+    payload = json.dumps(message).encode()
+    write(struct.pack(">I", len(payload)) + payload)
+
+
+def write(data):
+    while data:
+        data = data[os.write(1, data) :]
+
+
+def reply(request, result):
+    send({"id": request["id"], "success": True, "result": result, "timestamp": time.time()})
+
+
+def refuse(request, code, message, **details):
+    info = {"code": code, "message": message, "retryable": False, "framework": "fake", "type": None, "details": details}
+    send({"id": request["id"], "success": False, "error": message, "timestamp": time.time(), "error_info": info})
+
+
+def requests():
+    data = b""
+    while chunk := os.read(0, 65536):
+        data += chunk
+        while len(data) >= 4 and len(data) - 4 >= (length := struct.unpack(">I", data[:4])[0]):
+            yield json.loads(data[4 : 4 + length])
+            data = data[4 + length :]
+
+
+def hello(request):
+    if BOOT == "silent":
+        time.sleep(60)
+    if BOOT == "bad_hello":
+        write(b"Traceback (most recent call last):\n")
+    reply(request, {"protocol": 2, "codec": "json", "framework": "fake", "worker": {"pid": os.getpid()}})
+
+
+def warm_up(request):
+    if BOOT == "setup_failed":
+        refuse(request, "setup_failed", "the bridge's setup raised an error: no such model", type="ValueError")
+    else:
+        reply(request, {"state": "ready", "load_seconds": 0.0, "max_concurrency": 1})
+
+
+def ignore_term(_request):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        time.sleep(60)
+
+
+def close_stream(_request):
+    os.close(0)
+    os.close(1)
+    time.sleep(60)
+
+
+def reply_and_die(request):
+    reply(request, {"finished": True})
+    os._exit(0)
+
+
+def twice(request):
+    reply(request, 1)
+    reply(request, 2)
+
+
+def event(request):
+    send({"id": request["id"], "event": "chunk", "seq": 0, "data": 1})
+
+
+def sequence(request):
+    for seq in (0, 2):
+        send({"id": request["id"], "event": "chunk", "seq": seq, "data": 1})
+
+
+def half_frame(_request):
+    write(struct.pack(">I", 1000) + b'{"id"')
+    os._exit(0)
+
+
+def say(request):
+    sys.stderr.write(request["args"]["text"])
+    sys.stderr.flush()
+    os._exit(request["args"].get("exit", 5))
+
+
+def shutdown(_request):
+    os._exit(0)
+
+
+OPERATIONS = {
+    "hello": hello,
+    "warm_up": warm_up,
+    "shutdown": shutdown,
+    "ping": lambda request: reply(request, {"status": "ok", "pid": os.getpid()}),
+    "echo": lambda request: reply(request, request["args"]),
+    "whole": lambda request: reply(request, request),
+    "environment": lambda request: reply(request, dict(os.environ)),
+    "arguments": lambda request: reply(request, sys.argv[1:]),
+    "sleep": lambda request: (time.sleep(request["args"]["seconds"]), reply(request, {"slept": True})),
+    "exit": lambda request: os._exit(request["args"].get("code", 3)),
+    "kill": lambda _: os.kill(os.getpid(), signal.SIGKILL),
+    "garbage": lambda _: write(struct.pack(">I", 7) + b"garbage"),
+    "text": lambda _: write(b"Loading model... done\n"),
+    "oversize": lambda _: write(b"\xff\xff\xff\xff"),
+    "no_object": lambda _: write(struct.pack(">I", 2) + b"[]"),
+    "wrong_id": lambda _: send({"id": 4711, "success": True, "result": 1, "timestamp": 0}),
+    "no_result": lambda request: send({"id": request["id"], "success": True}),
+    "null_error": lambda _: send({"id": None, "success": False, "error": "could not read that", "timestamp": 0}),
+    "never": lambda _: None,
+    "twice": twice,
+    "event": event,
+    "sequence": sequence,
+    "half_frame": half_frame,
+    "ignore_term": ignore_term,
+    "close_stream": close_stream,
+    "reply_and_die": reply_and_die,
+    "say": say,
+}
+
+
+def main():
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a real worker writes its stacks
+    if BOOT == "exit":
+        sys.stderr.write("no module named frame_work\n")
+        raise SystemExit(7)
+    if BOOT.startswith("sometimes:") and not os.path.exists(BOOT.partition(":")[2]):
+        raise SystemExit(8)
+    if BOOT.startswith("slow:"):
+        time.sleep(float(BOOT.partition(":")[2]))
+    for request in requests():
+        operation = request["command"].rpartition(":")[2]
+        if operation in OPERATIONS:
+            OPERATIONS[operation](request)
+        elif not request["command"].startswith("common:"):
+            refuse(request, "unknown_command", f"Unknown command: {request['command']}")
+
+
+main()
