@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,11 +36,11 @@ def play(folder: Path, *arguments: str, **environment: str) -> subprocess.Comple
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.CompletedProcess[str], float]]:
+def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], float]:
     """The demo, played once from another folder, and the seconds that it took."""
     began = time.monotonic()
     done = play(tmp_path_factory.mktemp("elsewhere"), "--local", OPENAI_API_KEY="sk-not-to-be-used")
-    yield done, time.monotonic() - began
+    return done, time.monotonic() - began
 
 
 @pytest.fixture
