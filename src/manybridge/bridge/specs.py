@@ -74,11 +74,14 @@ class ResourceSpec(NamedTuple):
     """Not bound, as `create`."""
     description: str
 
-    def new(self, bridge: Any, id: str, session_id: str | None = None) -> Any:
-        """Make an instance that `create` was not called on yet."""
+    def new(
+        self, bridge: Any, id: str, session_id: str | None = None, config: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Make an instance on which neither `create` nor `restore` was called yet."""
         make: Any = self.cls
         instance = make.__new__(make)  # __init__ comes after the attributes, because it may use them
         instance.bridge, instance.id, instance.type, instance.session_id = bridge, id, self.type, session_id
+        instance.config = dict(config or {})
         instance.__init__()
         return instance
 

@@ -139,19 +139,22 @@ class BridgeHarness:
         Raises:
             BridgeError: `unknown_resource_type`, `invalid_argument`, or what `create` raised.
         """
-        spec = self.bridge.spec.resources.get(type_name)
-        if spec is None:
-            raise BridgeError(ErrorCode.UNKNOWN_RESOURCE_TYPE, f"Unknown resource type: {type_name}")
         session = session_id or self._session_id
-        instance = spec.new(self.bridge, f"{type_name}-{next(self._numbers)}", session)
+        spec, instance = self._new(type_name, config or {}, session)
         created = self._invoke(spec.create.bind(instance), config or {}, session, None, None)
         return HarnessResource(self, spec, instance, created)
 
     def restore(self, type_name: str, config: dict[str, Any], state: Any) -> HarnessResource:
-        """Makes a resource as a worker does after the death of another: from its config, then from its snapshot."""
-        found = self.create(type_name, config)
-        found.instance.restore(state)
-        return found
+        """Makes a resource as a worker does after the death of another: `restore` takes the place of `create`."""
+        spec, instance = self._new(type_name, config, self._session_id)
+        instance.restore(state)
+        return HarnessResource(self, spec, instance, Outcome(None, [], [], []))
+
+    def _new(self, type_name: str, config: dict[str, Any], session_id: str | None) -> tuple[ResourceSpec, Any]:
+        spec = self.bridge.spec.resources.get(type_name)
+        if spec is None:
+            raise BridgeError(ErrorCode.UNKNOWN_RESOURCE_TYPE, f"Unknown resource type: {type_name}")
+        return spec, spec.new(self.bridge, f"{type_name}-{next(self._numbers)}", session_id, config)
 
     def _invoke(
         self,

@@ -54,7 +54,9 @@ class ResourceTable:
         return len(self._held)
 
     def create(self, args: dict[str, Any], session_id: str | None, invoke: Invoke) -> dict[str, Any]:
-        """Serve `common:create_resource {type, config, id?, state?}`; `state` is a snapshot to restore.
+        """Serve `common:create_resource {type, config, id?, state?}`.
+
+        With `state`, a snapshot, the type's `restore` takes the place of its `create`.
 
         Raises:
             BridgeError: `unknown_resource_type`, `resource_exists`, `invalid_argument`, or what create failed with.
@@ -66,11 +68,12 @@ class ResourceTable:
             raise _exists(id)
         if state is not None and spec.policy != "restore":
             raise BridgeError(ErrorCode.NOT_SUPPORTED, f"Resources of type {spec.type!r} have no state to restore.")
-        held = HeldResource(id, spec, spec.new(self._bridge, id, session_id), session_id)
-        invoke(spec.create, config, held.instance)
+        held = HeldResource(id, spec, spec.new(self._bridge, id, session_id, config), session_id)
+        if state is None:
+            invoke(spec.create, config, held.instance)
+        else:
+            held.instance.restore(state)
         try:
-            if state is not None:
-                held.instance.restore(state)
             self._keep(held)
         except BaseException:
             _close(held)

@@ -365,7 +365,7 @@ class DSPyBridge(Bridge):
     def _make(self, name: str, config: Mapping[str, Any], session_id: str | None) -> Program:
         spec = self.spec.resources["program"]
         given = {key: value for key, value in config.items() if value is not None}
-        made: Program = spec.new(self, name, session_id)
+        made: Program = spec.new(self, name, session_id, given)
         spec.create.function(made, **spec.create.validate(given))
         return made
 

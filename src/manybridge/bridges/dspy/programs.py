@@ -35,6 +35,7 @@ class Program:
     id: str
     type: str
     session_id: str | None
+    config: dict[str, Any]
 
     def create(
         self,
@@ -153,11 +154,13 @@ class Program:
         return {"dspy_version": dspy.__version__, "module": self.kind, "state": to_json(self.module.dump_state())}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Put a snapshot back.
+        """Put a snapshot back; in another worker, make the program from its config first.
 
         Raises:
             BridgeError: `invalid_argument`, the state is not one of a program of this shape.
         """
+        if not hasattr(self, "module"):
+            self.create(**{**self.config, "state": None})
         try:
             self.module.load_state(state["state"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
