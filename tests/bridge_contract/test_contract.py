@@ -90,6 +90,7 @@ class BadBridge(Bridge):
 
         def restore(self, state: dict[str, int]) -> None:
             """Forget."""
+            self.value = state["value"] + 1
 
     def close(self) -> None:
         """Close only once."""

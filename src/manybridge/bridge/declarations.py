@@ -91,13 +91,13 @@ def _name_of(function: Any) -> str:
 def resource(type: str, *, policy: Policy | None = None, description: str | None = None) -> Callable[[C], C]:
     """Expose a class, nested in a bridge or given to `register_resource`, as a resource type.
 
-    The class is made without arguments and has `bridge`, `id`, `type`, `session_id` and `config` (what the caller sent)
-    before `__init__` runs. It needs `create(self, ...)` and `execute(self, ...)`, whose parameters are the keys of the
-    caller's config and inputs. A single parameter `config: dict` (in `create`) or `inputs: dict` (in `execute`) receives
-    all of them instead. Optional: `snapshot(self)` returning JSON, `restore(self, state)`, `close(self)`.
+    The class is made without arguments and has `bridge`, `id`, `type`, `session_id` and `config` (what the caller
+    sent) before `__init__` runs. It needs `create(self, ...)` and `execute(self, ...)`, whose parameters are the keys
+    of the caller's config and inputs. A single parameter `config: dict` (in `create`) or `inputs: dict` (in `execute`)
+    receives all of them instead. Optional: `snapshot(self)` returning JSON, `restore(self, state)`, `close(self)`.
 
-    In another worker `restore` is called *instead of* `create`, so that a model is not trained twice. Where the state is
-    not all that it takes, begin with `self.create(**self.config)`.
+    In another worker `restore` is called *instead of* `create`, so that a model is not trained twice. Where the state
+    is not all that it takes, begin with `self.create(**self.config)`.
 
     Args:
         type: the type's name, for example "model".
