@@ -228,7 +228,8 @@ try:
 except ImportError:
     pass
 else:
-    _fast_encode = msgspec.json.Encoder(enc_hook=sanitize).encode
+    # No enc_hook: it would run Python, and so other threads, while msgspec walks containers that they may change.
+    _fast_encode = msgspec.json.Encoder().encode
     _fast_decode = msgspec.json.Decoder().decode
 
     def _encode_fast(message: Any) -> bytes:
