@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, sys.argv[1])
@@ -24,8 +25,7 @@ class DialectBridge(Bridge):
 
     def setup(self, options: dict[str, Any]) -> None:
         if "GATE" in os.environ:
-            with open(os.environ["GATE"]) as gate:
-                gate.read()
+            Path(os.environ["GATE"]).read_text()
 
     def handle_v1(self, command: str, args: Any, v1: V1Context) -> dict[str, Any] | None:
         if command == "ping":
@@ -42,7 +42,7 @@ class DialectBridge(Bridge):
         if command == "swallow":
             try:
                 time.sleep(60)
-            except BaseException:
+            except BaseException:  # noqa: BLE001  # that is the fault
                 time.sleep(60)
         return None
 

@@ -87,7 +87,7 @@ class Answers:
         """Answer what is no request. `error_info` is always there: whoever sent this needs to know what was wrong."""
         error = malformed.error
         details = {name: value for name, value in error.details.items() if name != "id"}
-        self._outbox.send_error(malformed.id, ErrorInfo.of(error.code, error.message, **details), extended=True)
+        self._outbox.send_malformed(malformed.id, ErrorInfo.of(error.code, error.message, **details))
 
     def _send_error(self, call: WorkerCall, info: ErrorInfo) -> bool:
         if not call.take_answer():

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Awaitable
 from enum import StrEnum
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from manybridge.bridge import Context
 from manybridge.protocol.messages import MessageId, Request
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 
     from manybridge.worker.host_calls import HostCalls
     from manybridge.worker.outbox import Outbox
-
-
-MAX_DEADLINE_MS: Final = 10 * 365 * 86_400_000
-"""Ten years. A client may send any number, 1e308 and integers of 400 digits included; clocks and polls take fewer."""
 
 
 class Stage(StrEnum):
@@ -55,7 +51,7 @@ class WorkerCall:
         """Whether it is a version 1 command in the dialect of DSPex (`version1.py`)."""
         self.received_at = monotonic()
         deadline_ms = request.deadline_ms
-        self.deadline = None if deadline_ms is None else self.received_at + min(deadline_ms, MAX_DEADLINE_MS) / 1000
+        self.deadline = None if deadline_ms is None else self.received_at + deadline_ms / 1000
         self.stage = Stage.QUEUED
         self.started_at: float | None = None
         self.stop_reason: str | None = None
@@ -145,28 +141,37 @@ class CallTable:
 
     def __init__(self) -> None:
         self._open: dict[MessageId, WorkerCall] = {}
+        self._somebody_waits = False
         self._changed = threading.Semaphore(0)
 
     def __len__(self) -> int:
         return len(self._open)
 
+    # try, not contextlib.suppress, which takes longer than all the rest of what happens here.
+
     def add(self, call: WorkerCall) -> None:
         """Remember a call. One with an id that only version 1 allows, such as an array, can't be found again."""
-        with contextlib.suppress(TypeError):
+        try:
             self._open[call.request.id] = call
+        except TypeError:
+            pass
 
     def remove(self, call: WorkerCall) -> None:
         """Forget a call that has its reply."""
-        with contextlib.suppress(TypeError):
+        try:
             if self._open.get(call.request.id) is call:
                 del self._open[call.request.id]
-                self._changed.release()
+        except TypeError:
+            pass
+        if self._somebody_waits:
+            self._changed.release()
 
     def find(self, id: Any) -> WorkerCall | None:
         """The open call of that id."""
-        with contextlib.suppress(TypeError):
+        try:
             return self._open.get(id)
-        return None
+        except TypeError:
+            return None
 
     def all(self) -> list[WorkerCall]:
         """Every open call, oldest first."""
@@ -178,4 +183,6 @@ class CallTable:
 
     def wait_for_change(self, seconds: float) -> None:
         """Wait until a call was answered, at most so long."""
-        self._changed.acquire(timeout=seconds)
+        self._somebody_waits = True
+        if self._open:  # asked again after the announcement
+            self._changed.acquire(timeout=seconds)

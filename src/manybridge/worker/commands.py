@@ -83,12 +83,12 @@ class CommandRunner:
         common = common_operation(command)
         if common is not None:
             return self._run_common(call, common, args)
-        namespace, _, operation = command.rpartition(":")
+        namespace, colon, operation = command.rpartition(":")
         if self._loader.state is not LoadState.READY:
             raise self._loader.failure()
         assert self._loader.bridge is not None
         spec = self._loader.bridge.spec.commands.get(operation)
-        if spec is None or namespace not in ("", self.framework, self.bridge_name):
+        if spec is None or (colon and namespace not in (self.framework, self.bridge_name)):
             raise self._unknown_command(command)
         return self._invoke(call, spec, args)
 

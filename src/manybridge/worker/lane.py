@@ -107,6 +107,11 @@ class Lane:
             os.eventfd_write(self._handback, 1)
             self._returned.acquire()
 
+    @property
+    def busy(self) -> bool:
+        """Whether the main thread runs something else than the reader."""
+        return self._busy
+
     def watch_until(self, deadline: float) -> None:
         """There is a new deadline, in monotonic seconds; make sure that the watch looks at its clock by then."""
         if not self._started or self._asleep or deadline < self._next_look:

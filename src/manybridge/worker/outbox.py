@@ -15,9 +15,11 @@ from time import monotonic, time
 from typing import Any, Final
 
 from manybridge.bridge import BridgeError
+from manybridge.protocol import codec
 from manybridge.protocol.connection import WorkerConnection
 from manybridge.protocol.errors import ErrorCode, LocalProtocolError
-from manybridge.protocol.messages import ErrorInfo, ErrorReply, Event, MessageId, Reply
+from manybridge.protocol.frames import encode_frame
+from manybridge.protocol.messages import ErrorInfo, ErrorReply, Event, MessageId, Reply, worker_message_to_object
 
 COALESCE_SECONDS: Final = 0.001
 """Two writes closer than this are one. A person can't see it, and 10,000 chunks a second become 1,000 writes."""
@@ -69,10 +71,19 @@ class Outbox:
         """
         self._send(Reply(id, result, time()), extended=extended, hold=hold)
 
-    def send_error(self, id: MessageId | None, info: ErrorInfo, *, extended: bool) -> None:
+    def send_error(self, id: MessageId, info: ErrorInfo, *, extended: bool) -> None:
         """Send the failure of a call, with `error_info` if the caller understands it."""
         reply = ErrorReply(id, info.message, info if extended else None, time())
         self._send(reply, extended=extended, hold=False)
+
+    def send_malformed(self, id: MessageId | None, info: ErrorInfo) -> None:
+        """Answer what is no request, and so no call of the connection's, although it may have had an id."""
+        reply = ErrorReply(id, info.message, info, time())
+        payload = codec.encode(worker_message_to_object(reply))
+        if len(payload) > self._connection.max_frame_bytes:  # its id alone is over the limit
+            payload = codec.encode(worker_message_to_object(reply._replace(id=None)))
+        with self._shield, self._lock:
+            self._write(encode_frame(payload))
 
     def send_event(self, id: MessageId, event: str, data: Any) -> None:
         """Send one event of a streaming call; dropped if the call ended meanwhile (a thread of its own still emits).

@@ -164,8 +164,8 @@ class Runtime:
         self._exit_if_alone()
 
     def _exit_if_alone(self) -> None:
-        """End at once, in the middle of a call, if nobody is there to take its reply."""
-        if self._lane.closed and self.calls and self._lifecycle.output_hung_up():
+        """End at once, in the middle of a call or an import, if nobody is there to take a reply."""
+        if self._lane.closed and self._lane.busy and self._lifecycle.output_hung_up():
             exit_now(0)
 
     def _stopped_in_queue(self, call: WorkerCall) -> None:
@@ -232,20 +232,18 @@ class Runtime:
 
     def _take(self, call: WorkerCall) -> None:
         """Serve a call from the queue here, or hand it to the threads of a concurrent bridge."""
-        if not self.intake.is_plain(call.request.command):
+        if self.loader.state is LoadState.STARTING and not self.intake.is_plain(call.request.command):
             self._load()
-            if self._threads is None and self.concurrency() > 1:
-                self._threads = ThreadPool(self.concurrency())
         if self._threads is not None and not self.intake.is_plain(call.request.command):
             self._threads.submit(lambda: self._serve(call))
         else:
             self._serve(call)
 
     def _load(self) -> None:
-        if self.loader.state is not LoadState.STARTING:
-            return
         self.loader.load()
         self._learn_dialect()
+        if self.concurrency() > 1:
+            self._threads = ThreadPool(self.concurrency())
         self._watch_parent()  # before there is user code that could keep the interpreter from us
 
     def _learn_dialect(self) -> None:

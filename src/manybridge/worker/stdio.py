@@ -69,9 +69,19 @@ class _Log(io.FileIO):
     def write(self, data: Any, /) -> int:
         try:
             written: int | None = super().write(data)
+        except BrokenPipeError:
+            written = None
+            _silence()  # for C code and for programs that are started from here, too
         except OSError:
             written = None
         return len(data) if written is None else written
+
+
+def _silence() -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    os.close(null)
 
 
 def _private_copy(fd: int) -> int:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from manybridge.bridge import Bridge, command
 
-with open(os.environ["GATE"]) as gate:
-    said = gate.read()
+said = Path(os.environ["GATE"]).read_text()
 if said == "raise":
     raise RuntimeError("no such framework")
 if said == "exit":

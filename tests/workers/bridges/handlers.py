@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import datetime
+import datetime as dt
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 from manybridge.bridge import Bridge, BridgeError, Cancelled, Context, Result, command
 
 
-class Unhelpful(Exception):
+class UnhelpfulError(Exception):
     def __str__(self) -> str:
-        raise ValueError("no text")
+        raise OSError("no text")
 
 
 class Opaque:
@@ -99,8 +100,7 @@ class HandlersBridge(Bridge):
                     raise KeyError(number)
                 yield number
         finally:
-            with open(path, "a") as file:
-                file.write("closed")
+            Path(path).write_text("closed")
 
     # -- failures
 
@@ -117,11 +117,12 @@ class HandlersBridge(Bridge):
             "keyboard": KeyboardInterrupt,
             "memory": MemoryError,
             "cancelled": Cancelled,
-            "unhelpful": Unhelpful,
+            "unhelpful": UnhelpfulError,
             "generator_exit": GeneratorExit,
             "group": lambda: ExceptionGroup(text, [ValueError("one"), TypeError("two")]),
         }
-        raise errors[what]()
+        error = errors[what]()
+        raise error
 
     @command
     def chained(self) -> NoReturn:
@@ -179,7 +180,7 @@ class HandlersBridge(Bridge):
             "nan": {"it": [float("nan"), float("inf")]},
             "keys": {1: "a", None: "b", (1, 2): "c"},
             "bytes": {"it": b"\x00\xff"},
-            "date": {"it": datetime.date(2026, 1, 2)},
+            "date": {"it": dt.date(2026, 1, 2)},
             "surrogate": {"it": "a\ud800b"},
             "deep": {"it": deep},
             "loop": {"it": loop},
@@ -237,7 +238,7 @@ class HandlersBridge(Bridge):
 
     @command
     def descriptors(self) -> dict[str, Any]:
-        return {name: os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd") if int(name) < 3}
+        return {str(fd): str(Path(f"/proc/self/fd/{fd}").readlink()) for fd in range(3)}
 
     # -- threads and forks
 
@@ -250,7 +251,7 @@ class HandlersBridge(Bridge):
             try:
                 for number in range(20_000):
                     ctx.emit(number)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  # the test looks at it
                 failures.append(repr(error))
 
         self.failures = failures

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from manybridge.bridge import Bridge, Cancelled, Context, command
@@ -27,8 +28,7 @@ class StubbornBridge(Bridge):
     def close(self) -> None:
         path = os.environ.get("CLOSED_FILE")
         if path:
-            with open(path, "w") as file:
-                file.write("closed")
+            Path(path).write_text("closed")
 
     @command
     def quick(self, value: Any = None) -> dict[str, Any]:
@@ -117,7 +117,7 @@ class StubbornBridge(Bridge):
             try:
                 while True:
                     time.sleep(0.001)
-            except BaseException:
+            except BaseException:  # noqa: BLE001  # that is the fault
                 self.swallowed += 1
 
     @command
@@ -151,7 +151,7 @@ class StubbornBridge(Bridge):
     @command
     async def coroutine_blocks(self, *, ctx: Context) -> None:
         ctx.emit("running")
-        time.sleep(60)
+        time.sleep(60)  # noqa: ASYNC251  # that is the fault
 
     @command
     def stream(self, size: int = 10) -> Iterator[str]:
@@ -186,8 +186,8 @@ class StubbornBridge(Bridge):
             while True:
                 try:
                     while True:
-                        time.sleep(0.001)
-                except BaseException:
+                        time.sleep(0.001)  # noqa: ASYNC251  # the fault
+                except BaseException:  # noqa: BLE001  # the fault
                     self.swallowed += 1
 
         await asyncio.create_task(spin())
