@@ -15,6 +15,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import uvloop
 
 from tests.support import FIRST_PAUSE, LONGEST_PAUSE, MS, TIME_FACTOR, process_is_running
 
@@ -51,6 +52,8 @@ def pytest_configure() -> None:
             SESSION_MARK.partition("=")[0]: SESSION_MARK.partition("=")[2],
         }
     )
+    # libuv opens a pipe for signals with the first loop of a process and keeps it: not a leak of the test that is first.
+    uvloop.new_event_loop().close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 
 from manybridge import AsyncMLBridge, MLBridge
 from manybridge.errors import ManybridgeError
@@ -18,12 +17,6 @@ pytestmark = pytest.mark.framework
 
 KEY = "sk-very-secret-0123456789"
 COLOURS = [{"question": f"word{n} colour", "answer": "red" if n % 2 else "blue"} for n in range(4)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def libuv_has_begun() -> None:
-    """Open the pipe for signals that libuv makes with its first loop and keeps for the life of the process."""
-    uvloop.new_event_loop().close()
 
 
 @pytest.fixture
