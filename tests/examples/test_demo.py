@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -115,3 +116,20 @@ def test_a_claim_that_does_not_hold_ends_it_with_status_1(tmp_path: Path) -> Non
     assert done.returncode == 1
     assert "FAILED" in done.stdout
     assert "no-such-package" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("variable", "model"),
+    [("OPENAI_API_KEY", "openai/"), ("ANTHROPIC_API_KEY", "anthropic/"), ("GEMINI_API_KEY", "gemini/")],
+)
+def test_a_provider_answers_where_its_key_is_set(variable: str, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bridge gets the variable's name, never the key; --local wins over it."""
+    monkeypatch.syspath_prepend(DEMO.parent)
+    monkeypatch.setenv(variable, "not-a-real-key")
+    provider = importlib.import_module("provider")
+    with provider.chosen_provider(force_local=False) as chosen:
+        assert chosen.options["model"].startswith(model)
+        assert (chosen.options["api_key_env"], chosen.required_env) == (variable, [variable])
+        assert "not-a-real-key" not in repr(chosen)
+    with provider.chosen_provider(force_local=True) as chosen:
+        assert chosen.is_local
