@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
-from manybridge.errors import ManybridgeError
+from manybridge.errors import CallCancelledError, ManybridgeError
 from manybridge.host.calls import Call
 from manybridge.host.options import CallOptions
 from manybridge.protocol.errors import ErrorCode
@@ -137,6 +137,8 @@ class AsyncStream:
         """
         if not self._task.done():
             raise ManybridgeError("the stream has no result yet", code=ErrorCode.NOT_SUPPORTED)
+        if self._task.cancelled():
+            raise CallCancelledError("the stream was closed before its call had ended")
         return self._task.result()
 
     async def aclose(self) -> None:

@@ -63,6 +63,10 @@ HELD_SECONDS: Final = 0.025
 """A worker holds replies back for 2 ms, and its watch looks every 5 ms; this is beyond both on a busy machine."""
 
 
+FATAL_MARK: Final = "Fatal Python error"
+"""How the interpreter's fault handler begins."""
+
+
 class WorkerState(StrEnum):
     """What a worker is good for."""
 
@@ -525,4 +529,8 @@ def ignore_outcome(future: asyncio.Future[Any]) -> None:
 
 
 def _last_line(lines: list[str]) -> str:
+    # The cause stands before the stacks that a fatal signal leaves, and their end says nothing.
+    fatal = next((line for line in lines if line.startswith(FATAL_MARK)), None)
+    if fatal is not None:
+        return fatal.strip()[:300]
     return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
