@@ -394,7 +394,8 @@ class Pool:
             worker.kill(ClosedError(f'bridge "{self.name}" was closed while the call ran'))
         async with asyncio.TaskGroup() as group:
             for worker in list(self.workers):
-                group.create_task(worker.stop(STOP_GRACE))
+                # One that has not become ready has nothing to close; waiting would be for the end of its import.
+                group.create_task(worker.stop(STOP_GRACE if worker.was_ready else 0.0))
         await self.tasks.cancel()
         self._wheel.close()
 
