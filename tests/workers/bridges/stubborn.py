@@ -62,9 +62,9 @@ class StubbornBridge(Bridge):
         threading.Event().wait()
 
     @command
-    def c_call(self, seconds: int = 60, gil: bool = False, *, ctx: Context) -> dict[str, Any]:
-        """A C function that goes on sleeping after a signal; with `gil` nothing of Python runs beside it."""
-        library = ctypes.PyDLL(None) if gil else ctypes.CDLL(None)
+    def c_call(self, seconds: int = 60, *, ctx: Context) -> dict[str, Any]:
+        """A C function that a signal ends early, and that is called again then."""
+        library = ctypes.CDLL(None)
         ctx.emit("running")
         left = seconds
         while left:
@@ -72,12 +72,13 @@ class StubbornBridge(Bridge):
         return {}
 
     @command
-    def one_c_call(self, seconds: int = 60, *, ctx: Context) -> dict[str, Any]:
-        """One C call that holds the interpreter."""
-        library = ctypes.PyDLL(None)
+    def stuck(self, gil: bool = False, *, ctx: Context) -> None:
+        """One C call that no signal ends; with `gil` nothing of Python ever runs again."""
+        library = ctypes.PyDLL(None) if gil else ctypes.CDLL(None)
+        mutex = ctypes.create_string_buffer(64)
+        library.pthread_mutex_lock(mutex)
         ctx.emit("running")
-        library.sleep(seconds)
-        return {}
+        library.pthread_mutex_lock(mutex)
 
     @command
     def check(self, *, ctx: Context) -> None:
