@@ -116,6 +116,8 @@ class Worker:
         elif operation == "stream":
             for seq in (0, 1):
                 write(pack({"id": id, "event": "chunk", "seq": seq, "data": seq + 1}))
+            while not os.path.exists(request["args"]["go"]):  # noqa: PTH110  # until the reader has got both
+                time.sleep(0.001)
             self.strikes("stream", id)
         elif operation == "strike":
             self.strikes("reply", id)

@@ -108,9 +108,11 @@ class FaultyBridge(Bridge):
         return strike(fault, mark)
 
     @command
-    def stream(self, fault: str, mark: str | None = None) -> Generator[Any, None, str]:
+    def stream(self, fault: str, mark: str | None = None, go: str | None = None) -> Generator[Any, None, str]:
         yield 1
         yield 2
+        while go is not None and not Path(go).exists():  # until the reader has got both
+            time.sleep(0.001)
         yield strike(fault, mark)
         return "end"
 

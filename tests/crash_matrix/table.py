@@ -1,0 +1,143 @@
+"""The crash matrix: what breaks, where, and what the caller sees. `python -m tests.crash_matrix.table` prints it.
+
+`--write` writes docs/reference/crash-matrix.md, `--check` fails if that page is not what stands here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+Column = Literal["boot", "idle", "call", "stream", "job", "shutdown"]
+Kind = Literal["code", "wire", "start", "host"]
+
+COLUMNS: Final[dict[Column, str]] = {
+    "boot": "while the worker starts: in `setup`, or in the place of its first answer. The cell is what the call gets "
+    "that waits for the worker.",
+    "idle": "between two calls, on a thread. The cell is what the next call gets.",
+    "call": "in a call, through `MLBridge` and `AsyncMLBridge`. Code that hangs is stopped by the call's timeout.",
+    "stream": "in a stream, after two chunks, which the reader has got. Code that hangs is stopped by the timeout.",
+    "job": "in a job. Code that hangs is stopped by `job.cancel()`.",
+    "shutdown": "while the host closes: in `close`, or, where code hangs, in a call that still runs.",
+}
+
+REASONS: Final[dict[str, str]] = {
+    "a": "it is about what a call returns, and nothing is called here",
+    "b": "the worker never gets so far",
+    "c": "`close` was not reached: the call that hangs is the one that is stopped; for a `close` that hangs see its row",
+    "d": "it is about `close`",
+}
+
+
+class Row(NamedTuple):
+    """One fault and what the caller sees of it, by where it strikes."""
+
+    fault: str
+    kind: Kind
+    """Who breaks: the bridge's code, the worker's wire, a start, or the host."""
+    text: str
+    boot: str
+    idle: str
+    call: str
+    stream: str
+    job: str
+    shutdown: str
+
+    def cell(self, column: Column) -> str:
+        """What is expected there."""
+        expected: str = getattr(self, column)
+        return expected
+
+
+def _code(
+    fault: str, text: str, *, boot: str, idle: str, call: str, stream: str = "", job: str = "", shutdown: str = "closed"
+) -> Row:
+    return Row(fault, "code", text, boot, idle, call, stream or call, job or call, shutdown)
+
+
+def _hangs(fault: str, text: str, rung: str, *, idle: str = "answered") -> Row:
+    by_timeout, by_cancel = f"timeout by {rung}", f"cancelled by {rung}"
+    return Row(
+        fault, "code", text, "worker_start_failed", idle, by_timeout, by_timeout, by_cancel, "host_closed"
+    )
+
+
+def _wire(fault: str, text: str, *, call: str = "protocol_violation", boot: str = "") -> Row:
+    return Row(fault, "wire", text, boot or call, "restarted", call, call, call, "closed")
+
+
+def _start(fault: str, text: str, boot: str) -> Row:
+    return Row(fault, "start", text, boot, "- b", "- b", "- b", "- b", "closed")
+
+
+def _crash(fault: str, text: str, ending: str) -> Row:
+    return _code(
+        fault, text, boot=f"worker_start_failed, {ending}", idle="restarted", call=f"worker_crashed, {ending}"
+    )
+
+
+MATRIX: Final[tuple[Row, ...]] = (
+    # The bridge's code fails
+    _code("raise", "raises an exception that no rule translates",
+          boot="setup_failed", idle="answered", call="handler_error"),
+    _code("sys.exit", "calls `sys.exit(3)`",
+          boot="setup_failed", idle="answered", call="handler_error"),
+    _code("out of memory", "raises `MemoryError`",
+          boot="setup_failed", idle="answered", call="out_of_memory"),
+    _code("late import", "imports a package that is not there",
+          boot="setup_failed", idle="answered", call="handler_error"),
+    # The worker's process ends
+    _crash("os._exit", "calls `os._exit(3)`", "exit 3"),
+    _crash("SIGKILL", "is killed, for example by the kernel when memory ends", "SIGKILL"),
+    _crash("SIGTERM", "is terminated by somebody else; a worker then closes its bridge and ends with 0", "exit 0"),
+    _crash("segfault", "reads address 0 in C", "SIGSEGV"),
+    _crash("abort", "calls `abort()` in C", "SIGABRT"),
+    # The code does not come back
+    _hangs("loop", "loops in Python", "exception"),
+    _hangs("swallow", "loops in Python and swallows every exception", "sigterm"),
+    _hangs("sleep", "waits in `time.sleep`", "exception"),
+    _hangs("C, released", "hangs in C without the interpreter's lock, signals blocked", "sigkill"),
+    _hangs("C, held", "hangs in C and keeps the interpreter's lock, signals blocked", "sigkill",
+           idle="timeout by sigkill"),
+    # It says too much, or what can't be said
+    _code("flood", "prints 1 MB",
+          boot="answered", idle="answered", call="answered"),
+    _code("native write", "writes to descriptor 1 from C, past Python",
+          boot="answered", idle="answered", call="answered"),
+    _code("not JSON", "returns what JSON can't carry; the caller gets a marker with the type's name",
+          boot="- a", idle="- a", call="answered", shutdown="- a"),
+    _code("over the limit", "returns more than a frame may hold",
+          boot="- a", idle="- a", call="frame_too_large", shutdown="- a"),
+    _code("fork", "forks a child, which ends with the worker",
+          boot="answered", idle="answered", call="answered"),
+    # The worker breaks the wire
+    _wire("garbage", "writes text into the stream"),
+    _wire("no JSON", "sends a frame that is not JSON"),
+    _wire("no message", "sends JSON that is no message"),
+    _wire("wrong id", "answers a call that nobody made"),
+    _wire("event after reply", "sends an event for a call that it has answered, in the same write"),
+    _wire("second reply", "answers a call twice, in the same write"),
+    _wire("gap in the events", "sends an event with a number that is not due"),
+    _wire("oversized header", "announces a frame of 4 GiB"),
+    _wire("half a frame", "ends in the middle of a frame", call="worker_crashed, exit 0",
+          boot="worker_start_failed, exit 0"),
+    _wire("closed stream", "closes its output and lives on", call="worker_crashed, SIGKILL",
+          boot="worker_start_failed, SIGKILL"),
+    # The worker does not start
+    _start("slow", "is not ready within `start_timeout`", "worker_start_failed"),
+    _start("missing package", "a package of `required_packages` is not installed", "missing_package"),
+    _start("missing module", "a module of the bridge's `required_modules` is not there", "missing_package"),
+    _start("missing variable", "a variable of `required_env` is not set", "missing_variable"),
+    _start("missing interpreter", "`python` names no file", "config_error"),
+    _start("syntax error", "the bridge's file is not Python", "bridge_load_failed"),
+    _start("no such class", "`bridge` names a class that is not there", "bridge_load_failed"),
+    # The end
+    Row("close hangs in Python", "code", "the bridge's `close` loops", *["- d"] * 5, "closed"),
+    Row("close hangs in C", "code", "the bridge's `close` hangs in C and keeps the interpreter's lock", *["- d"] * 5,
+        "closed"),
+    Row("host killed", "host", "the host gets `kill -9`; workers and what they forked are gone within a second",
+        *["gone"] * 6),
+)  # fmt: skip

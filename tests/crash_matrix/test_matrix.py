@@ -1,0 +1,150 @@
+"""Every cell of the crash matrix against real worker processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from manybridge import AsyncMLBridge
+from manybridge.errors import ManybridgeError
+from tests.crash_matrix import scenes
+from tests.crash_matrix.stage import (
+    FAR,
+    FAULTY,
+    GRACE,
+    SLACK,
+    START,
+    TRIGGER,
+    Shape,
+    Stage,
+    bound,
+    broken,
+    faulty,
+    in_words,
+)
+from tests.crash_matrix.table import MATRIX, Column, Kind, Row
+from tests.support import MS, eventually
+
+PATIENCE = 3_000 * MS
+"""How long what a cell used may take to go. The workers of a removed bridge are asked to end first."""
+
+LEAVES_CODE_BEHIND = {"loop", "swallow", "sleep", "C, released"}
+"""Faults that go on, on a thread, in a worker that still serves."""
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    """Return the host that the cells share. Its workers come from a zygote."""
+    shared = Stage(zygote="always")
+    yield shared
+    shared.close()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(stage: Stage) -> Iterator[None]:
+    """Fail a cell after which the host does not serve, or this process holds more than before.
+
+    In the place of the fixture of that name for all tests: the shared host's worker may be another one afterwards.
+    """
+    before = Shape.now()
+    yield
+    stage.serves(FAULTY)
+    eventually(lambda: Shape.now() == before, PATIENCE, lambda: f"before: {before}; now: {Shape.now()}")
+
+
+def cells(*columns: Column, kinds: Sequence[Kind] = ("code", "wire", "start")) -> pytest.MarkDecorator:
+    """Parametrize with the cells of some columns that make sense, row after row."""
+    found = [
+        pytest.param(row, column, id=f"{row.fault}-{column}")
+        for row in MATRIX
+        for column in columns
+        if row.kind in kinds and not row.cell(column).startswith("-")
+    ]
+    return pytest.mark.parametrize(("row", "column"), found)
+
+
+@cells("boot")
+def test_a_fault_at_the_start_is_what_the_waiting_call_gets(
+    row: Row, column: Column, stage: Stage, tmp_path: Path
+) -> None:
+    """And the next worker serves, once the cause is gone."""
+    seen = scenes.boot(stage, row, tmp_path, zygote="never")
+
+    assert seen.text == row.boot
+    assert seen.seconds < START + SLACK
+
+
+@cells("idle", "call", "stream", "job")
+def test_a_fault_gives_its_caller_exactly_this(row: Row, column: Column, stage: Stage, tmp_path: Path) -> None:
+    """In time, and the next call is served: by the same worker, unless the fault has ended it."""
+    mark, expected = tmp_path / "struck", row.cell(column)
+    if row.kind == "wire":
+        config = broken(tmp_path, row.fault, {"call": "reply", "job": "reply"}.get(column, column))
+        with scenes.bridge_for_a_cell(stage, config):
+            seen = scenes.PLAYED_IN_CALLS[column](stage, row, scenes.CELL, mark)
+            stage.serves(scenes.CELL)
+    else:
+        before = stage.serves(FAULTY)
+        seen = scenes.PLAYED_IN_CALLS[column](stage, row, FAULTY, mark)
+        assert (stage.serves(FAULTY) != before) is ends_the_worker(expected)
+        if row.fault == "fork":
+            scenes.ends_with_its_worker(stage, mark)
+        if column == "idle" and row.fault in LEAVES_CODE_BEHIND:
+            stage.drop_worker()
+
+    assert seen.text == expected
+    assert seen.seconds < bound(expected, 0.0 if column == "job" else TRIGGER)
+
+
+def ends_the_worker(expected: str) -> bool:
+    """Whether another process serves the call that follows."""
+    return expected.startswith(("restarted", "worker_crashed")) or expected.endswith(("by sigterm", "by sigkill"))
+
+
+@cells("shutdown")
+def test_a_fault_while_the_host_closes_neither_keeps_it_nor_a_process(row: Row, column: Column, tmp_path: Path) -> None:
+    """A bridge gets some time to close, and no more."""
+    seen = scenes.shutdown(row, tmp_path)
+
+    assert seen.text == row.shutdown
+    hangs = row.fault.startswith("close hangs")
+    assert seen.seconds < CLOSE_PATIENCE * hangs + 2 * GRACE + SLACK
+
+
+CLOSE_PATIENCE = 2_500 * MS
+"""How long an idle worker may take to close its bridge (`STOP_GRACE` in host/pool.py, not scaled)."""
+
+
+# ---------------------------------------------------------------- the same through AsyncMLBridge, with spawned workers
+
+
+@pytest.fixture(scope="module")
+async def spawning() -> AsyncIterator[AsyncMLBridge]:
+    """Return an asynchronous host whose workers are spawned."""
+    async with AsyncMLBridge({"bridges": {FAULTY: faulty(zygote="never")}}) as ml:
+        await ml.call(FAULTY, "faulty:echo", {"value": 1})
+        yield ml
+
+
+@cells("call", kinds=["code"])
+async def test_the_asynchronous_host_gives_the_same(
+    row: Row, column: Column, spawning: AsyncMLBridge, tmp_path: Path
+) -> None:
+    """From a worker that was spawned and not forked."""
+    mark = tmp_path / "struck"
+    args = {"fault": row.fault, "mark": str(mark)}
+    try:
+        await spawning.call(FAULTY, "faulty:strike", args, timeout=scenes.timeout_of(row))
+    except ManybridgeError as error:
+        assert in_words(error) == row.call
+    else:
+        assert row.call == "answered"
+    assert await spawning.call(FAULTY, "faulty:echo", {"value": 2}) == 2
+    if row.fault == "fork":
+        os.killpg(os.getpgid(scenes.child_of(mark)), signal.SIGKILL)
+
+
