@@ -45,7 +45,7 @@ async def test_a_call_that_was_discarded_is_not_told() -> None:
 
 
 async def test_no_deadline_is_never() -> None:
-    """inf is not kept at all."""
+    """It is not kept at all."""
     wheel = DeadlineWheel(lambda _: None)
     unlimited = call()
     wheel.add(unlimited, inf)

@@ -50,7 +50,7 @@ def kill_and_look(zygote: str) -> None:
 
 
 def test_no_spawned_worker_survives_a_host_that_was_killed() -> None:
-    """kill -9 of the host: workers stuck in C and their forked children are gone within a second."""
+    """SIGKILL to the host: workers stuck in C and their forked children are gone within a second."""
     kill_and_look("never")
 
 

@@ -188,7 +188,7 @@ async def test_a_handler_that_ends_the_process_fails_its_call_with_the_cause(
 
 
 async def test_a_segfault_leaves_its_python_stack_in_the_error(mock_host: HostMaker) -> None:
-    """faulthandler's dump is in the tail."""
+    """The dump of faulthandler is in the tail."""
     ml = await mock_host()
 
     with pytest.raises(WorkerCrashedError) as caught:

@@ -81,7 +81,7 @@ async def test_a_worker_that_is_not_ready_in_time_is_killed(fake_pool: PoolMaker
 
 
 async def test_an_interpreter_that_does_not_exist_is_named(fake_pool: PoolMaker) -> None:
-    """can't start /nowhere/python."""
+    """The text says which one can't be started."""
     fake = fake_pool()
     await fake.call("echo")
     fake.pool.supervisor._plan._program = ["/nowhere/python"]
@@ -123,7 +123,7 @@ async def test_a_bridge_that_can_start_again_recovers_by_itself(fake_pool: PoolM
 
     async def served() -> bool:
         try:
-            return await fake.call("echo", {"a": 1}) == {"a": 1}
+            return bool(await fake.call("echo", {"a": 1}))
         except OverloadedError:
             return False
 

@@ -15,7 +15,7 @@ from manybridge.host.zygote import ZygoteLauncher
 from tests.host.conftest import HostMaker
 from tests.support import MS, aeventually
 
-UNSAFE = '''
+UNSAFE = """
 from manybridge.bridge import Bridge, command
 
 class Unsafe(Bridge):
@@ -24,7 +24,7 @@ class Unsafe(Bridge):
     @command
     def one(self) -> dict:
         return {"one": 1}
-'''
+"""
 
 
 def launcher_of(ml: AsyncMLBridge) -> ZygoteLauncher:
@@ -97,7 +97,8 @@ async def test_a_zygote_that_died_is_made_again(mock_host: HostMaker) -> None:
 
 async def test_options_and_environment_reach_a_forked_worker(mock_host: HostMaker) -> None:
     """They travel with the request to fork."""
-    ml = await mock_host(zygote="auto", environment={"PLAIN": "3"}, options={"script": [{"result": {"scripted": True}}]})
+    options = {"script": [{"result": {"scripted": True}}]}
+    ml = await mock_host(zygote="auto", environment={"PLAIN": "3"}, options=options)
     seen = await ml.call("mock", "environment")
 
     assert "PLAIN" in str(seen)

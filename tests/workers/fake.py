@@ -10,30 +10,35 @@ import signal
 import struct
 import sys
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+Message = dict[str, Any]
 
 BOOT = sys.argv[1]
 
 
-def send(message):
+def send(message: Message) -> None:
     payload = json.dumps(message).encode()
     write(struct.pack(">I", len(payload)) + payload)
 
 
-def write(data):
+def write(data: bytes) -> None:
     while data:
         data = data[os.write(1, data) :]
 
 
-def reply(request, result):
+def reply(request: Message, result: Any) -> None:
     send({"id": request["id"], "success": True, "result": result, "timestamp": time.time()})
 
 
-def refuse(request, code, message, **details):
+def refuse(request: Message, code: str, message: str, **details: str) -> None:
     info = {"code": code, "message": message, "retryable": False, "framework": "fake", "type": None, "details": details}
     send({"id": request["id"], "success": False, "error": message, "timestamp": time.time(), "error_info": info})
 
 
-def requests():
+def requests() -> Iterator[Message]:
     data = b""
     while chunk := os.read(0, 65536):
         data += chunk
@@ -42,7 +47,7 @@ def requests():
             data = data[4 + length :]
 
 
-def hello(request):
+def hello(request: Message) -> None:
     if BOOT == "silent":
         time.sleep(60)
     if BOOT == "bad_hello":
@@ -50,60 +55,65 @@ def hello(request):
     reply(request, {"protocol": 2, "codec": "json", "framework": "fake", "worker": {"pid": os.getpid()}})
 
 
-def warm_up(request):
+def warm_up(request: Message) -> None:
     if BOOT == "setup_failed":
         refuse(request, "setup_failed", "the bridge's setup raised an error: no such model", type="ValueError")
     else:
         reply(request, {"state": "ready", "load_seconds": 0.0, "max_concurrency": 1})
 
 
-def ignore_term(_request):
+def ignore_term(_request: Message) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while True:
         time.sleep(60)
 
 
-def close_stream(_request):
+def close_stream(_request: Message) -> None:
     os.close(0)
     os.close(1)
     time.sleep(60)
 
 
-def reply_and_die(request):
+def reply_and_die(request: Message) -> None:
     reply(request, {"finished": True})
     os._exit(0)
 
 
-def twice(request):
+def sleep(request: Message) -> None:
+    time.sleep(request["args"]["seconds"])
+    reply(request, {"slept": True})
+
+
+def twice(request: Message) -> None:
     reply(request, 1)
     reply(request, 2)
 
 
-def event(request):
+def event(request: Message) -> None:
     send({"id": request["id"], "event": "chunk", "seq": 0, "data": 1})
 
 
-def sequence(request):
+def sequence(request: Message) -> None:
     for seq in (0, 2):
         send({"id": request["id"], "event": "chunk", "seq": seq, "data": 1})
 
 
-def half_frame(_request):
+def half_frame(_request: Message) -> None:
     write(struct.pack(">I", 1000) + b'{"id"')
     os._exit(0)
 
 
-def say(request):
+def say(request: Message) -> None:
     sys.stderr.write(request["args"]["text"])
     sys.stderr.flush()
     os._exit(request["args"].get("exit", 5))
 
 
-def shutdown(_request):
+def shutdown(_request: Message) -> None:
     os._exit(0)
 
 
-OPERATIONS = {
+OPERATIONS: dict[str, Callable[[Message], object]] = {
     "hello": hello,
     "warm_up": warm_up,
     "shutdown": shutdown,
@@ -112,7 +122,7 @@ OPERATIONS = {
     "whole": lambda request: reply(request, request),
     "environment": lambda request: reply(request, dict(os.environ)),
     "arguments": lambda request: reply(request, sys.argv[1:]),
-    "sleep": lambda request: (time.sleep(request["args"]["seconds"]), reply(request, {"slept": True})),
+    "sleep": sleep,
     "exit": lambda request: os._exit(request["args"].get("code", 3)),
     "kill": lambda _: os.kill(os.getpid(), signal.SIGKILL),
     "garbage": lambda _: write(struct.pack(">I", 7) + b"garbage"),
@@ -134,12 +144,12 @@ OPERATIONS = {
 }
 
 
-def main():
+def main() -> None:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a real worker writes its stacks
     if BOOT == "exit":
         sys.stderr.write("no module named frame_work\n")
         raise SystemExit(7)
-    if BOOT.startswith("sometimes:") and not os.path.exists(BOOT.partition(":")[2]):
+    if BOOT.startswith("sometimes:") and not Path(BOOT.partition(":")[2]).exists():
         raise SystemExit(8)
     if BOOT.startswith("slow:"):
         time.sleep(float(BOOT.partition(":")[2]))

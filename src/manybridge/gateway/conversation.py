@@ -29,8 +29,10 @@ from manybridge.host.bridge import AsyncMLBridge
 from manybridge.host.calls import Call, CallStage, ToolRunner
 from manybridge.host.options import CallOptions
 from manybridge.host.pool import Pool
+from manybridge.protocol import codec
 from manybridge.protocol.connection import WorkerConnection
 from manybridge.protocol.errors import ErrorCode, LocalProtocolError
+from manybridge.protocol.frames import encode_frame
 from manybridge.protocol.messages import (
     CODECS,
     EVENT_CALL,
@@ -44,6 +46,7 @@ from manybridge.protocol.messages import (
     Reply,
     Request,
     is_message_id,
+    worker_message_to_object,
 )
 
 VERSION_1_SESSION: Final = "version-1-client"
@@ -91,8 +94,7 @@ class Conversation:
         """Take bytes from the client."""
         for message in self._connection.receive_data(data):
             if isinstance(message, Malformed):
-                info = ErrorInfo.of(message.error.code, message.error.message, **message.error.details)
-                self._send(ErrorReply(message.id, info.message, self._extended_info(info), time()))
+                self._answer_malformed(message)
             elif message.command in self._own:
                 self._answer_now(message)
             else:
@@ -346,6 +348,13 @@ class Conversation:
             info = ErrorInfo.of(error.code, f"the result does not fit into a frame: {error.message}", **error.details)
             data = self._connection.send(ErrorReply(message.id, info.message, self._extended_info(info), time()))
         self._write(data)
+
+    def _answer_malformed(self, message: Malformed) -> None:
+        """Answer what is no request, and so no call of the connection's, although it may have had an id."""
+        details = {name: value for name, value in message.error.details.items() if name != "id"}
+        info = ErrorInfo.of(message.error.code, message.error.message, **details)
+        reply = ErrorReply(message.id, info.message, info, time())
+        self._write(encode_frame(codec.encode(worker_message_to_object(reply))))
 
     def _is_extended(self, request: Request) -> bool:
         return self._connection.version == PROTOCOL_VERSION or request.is_extended

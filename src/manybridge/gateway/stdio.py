@@ -12,9 +12,10 @@ import contextlib
 import fcntl
 import os
 import signal
+import socket
+import stat
 import sys
 import threading
-from collections.abc import Callable
 from typing import Any, Final, NamedTuple, cast
 
 from manybridge.gateway.conversation import Conversation
@@ -26,6 +27,9 @@ FIRST_PRIVATE_FD: Final = 10
 """As in a worker: above the numbers that careless code closes or reuses."""
 
 READ_BYTES: Final = 256 * 1024
+
+UNREAD_BYTES: Final = 1024 * 1024
+"""Output that waits for the client before its streams are held back."""
 
 
 class Descriptors(NamedTuple):
@@ -76,14 +80,15 @@ class StdioGateway:
         self._input_ended = asyncio.Event()
         self._output_ended = asyncio.Event()
         self._output: asyncio.WriteTransport | None = None
+        self._file: Any = None
+        """The output, where it is a regular file."""
         self._conversation = Conversation(
             ml, self._write, max_frame_bytes=max_frame_bytes, on_shutdown=self._input_ended.set
         )
 
     async def run(self) -> None:
         """Serve until the input has ended and every request is answered, or until nobody reads any more."""
-        await self._open_output()
-        input_transport = await self._open_input()
+        transports = await self._open()
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # not on the main thread
                 self._loop.add_signal_handler(number, self._input_ended.set)
@@ -96,47 +101,70 @@ class StdioGateway:
         await self._conversation.cancel_all()
         for waiting in ended:
             waiting.cancel()
-        if input_transport is not None:
-            input_transport.close()
-        await self._close_output()
+        for transport in transports:
+            transport.close()  # what is buffered still goes out
+        if self._file is not None:
+            self._file.close()
+        else:
+            await self._output_ended.wait()
 
-    async def _open_input(self) -> asyncio.BaseTransport | None:
-        stream = os.fdopen(self._descriptors.input, "rb", buffering=0)
-        try:
-            transport, _ = await self._loop.connect_read_pipe(
-                lambda: _Input(self._conversation.receive, self._input_ended.set), stream
-            )
-        except ValueError:  # a regular file: asyncio can't wait for one, and need not
-            threading.Thread(target=self._read_file, args=(stream,), name="stdio-input", daemon=True).start()
-            return None
+    async def _open(self) -> list[asyncio.BaseTransport]:
+        input_kind, output_kind = (os.fstat(fd).st_mode for fd in self._descriptors)
+        if stat.S_ISSOCK(output_kind):
+            # One transport for both directions: two would take each other's readiness for their own.
+            same = os.path.samestat(*map(os.fstat, self._descriptors))
+            self._output = await self._socket(self._descriptors.output, reads=same)
+            if same:
+                os.close(self._descriptors.input)
+                return [self._output]
+        else:
+            await self._open_output()
+        outputs: list[asyncio.BaseTransport] = [] if self._output is None else [self._output]
+        if stat.S_ISSOCK(input_kind):
+            return [*outputs, await self._socket(self._descriptors.input, reads=True)]
+        return [*outputs, *await self._open_input()]
+
+    async def _socket(self, fd: int, *, reads: bool) -> asyncio.Transport:
+        sock = socket.socket(fileno=fd)
+        sock.setblocking(False)
+        transport, _ = await self._loop.connect_accepted_socket(lambda: _Duplex(self, reads=reads), sock)
         return transport
 
+    async def _open_input(self) -> list[asyncio.BaseTransport]:
+        stream = os.fdopen(self._descriptors.input, "rb", buffering=0)
+        try:
+            transport, _ = await self._loop.connect_read_pipe(lambda: _Input(self), stream)
+        except (ValueError, PermissionError):  # a regular file: asyncio can't wait for one, and need not
+            threading.Thread(target=self._read_file, args=(stream,), name="stdio-input", daemon=True).start()
+            return []
+        return [transport]
+
     def _read_file(self, stream: Any) -> None:
-        while data := stream.read(READ_BYTES):
-            self._loop.call_soon_threadsafe(self._conversation.receive, data)
+        with stream:
+            while data := stream.read(READ_BYTES):
+                self._loop.call_soon_threadsafe(self._conversation.receive, data)
         self._loop.call_soon_threadsafe(self._input_ended.set)
 
     async def _open_output(self) -> None:
         stream = os.fdopen(self._descriptors.output, "wb", buffering=0)
         try:
-            transport, _ = await self._loop.connect_write_pipe(lambda: _Output(self), stream)
-        except ValueError:
-            self._stream = stream  # a regular file takes whatever is written
-            return
-        self._output = transport
+            self._output, _ = await self._loop.connect_write_pipe(lambda: _Output(self), stream)
+        except (ValueError, PermissionError):
+            self._file = stream  # a regular file takes whatever is written
 
     def _write(self, data: bytes) -> None:
-        if self._output is None:
-            self._stream.write(data)
-        elif not self._output.is_closing():
+        if self._file is not None:
+            self._file.write(data)
+        elif self._output is not None and not self._output.is_closing():
             self._output.write(data)
 
-    async def _close_output(self) -> None:
-        if self._output is None:
-            self._stream.close()
-            return
-        self._output.close()  # what is buffered still goes out
-        await self._output_ended.wait()
+    def receive(self, data: bytes) -> None:
+        """The client sent something."""
+        self._conversation.receive(data)
+
+    def input_lost(self) -> None:
+        """The client sends nothing more."""
+        self._input_ended.set()
 
     def pause(self) -> None:
         """The client does not keep up."""
@@ -154,15 +182,14 @@ class StdioGateway:
 class _Input(asyncio.Protocol):
     """Takes what the client sends."""
 
-    def __init__(self, receive: Callable[[bytes], None], ended: Callable[[], None]) -> None:
-        self._receive = receive
-        self._ended = ended
+    def __init__(self, gateway: StdioGateway) -> None:
+        self._gateway = gateway
 
     def data_received(self, data: bytes) -> None:
-        self._receive(data)
+        self._gateway.receive(data)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
-        self._ended()
+        self._gateway.input_lost()
 
 
 class _Output(asyncio.BaseProtocol):
@@ -172,8 +199,8 @@ class _Output(asyncio.BaseProtocol):
         self._gateway = gateway
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Streams are paused at 1 MiB that the client has not read; replies are never held back.
-        cast(asyncio.WriteTransport, transport).set_write_buffer_limits(high=1024 * 1024)
+        # Only streams are held back; replies go into the buffer, however long it is.
+        cast(asyncio.WriteTransport, transport).set_write_buffer_limits(high=UNREAD_BYTES)
 
     def pause_writing(self) -> None:
         self._gateway.pause()
@@ -183,3 +210,25 @@ class _Output(asyncio.BaseProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
         self._gateway.output_lost()
+
+
+class _Duplex(_Output, asyncio.Protocol):
+    """A socket; the client's input may come from it too."""
+
+    def __init__(self, gateway: StdioGateway, *, reads: bool) -> None:
+        super().__init__(gateway)
+        self._reads = reads
+
+    def data_received(self, data: bytes) -> None:
+        if self._reads:
+            self._gateway.receive(data)
+
+    def eof_received(self) -> bool:
+        if self._reads:
+            self._gateway.input_lost()
+        return True  # the other direction may still be open
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._reads:
+            self._gateway.input_lost()
+        super().connection_lost(exc)
