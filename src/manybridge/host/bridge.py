@@ -228,7 +228,7 @@ class AsyncMLBridge:
         idempotency_key: str | None = None,
     ) -> Resource:
         """Make a resource. One that is made in a session is visible only there and ends with it."""
-        args: dict[str, Any] = {"type": type, "config": dict(config or {})}
+        args: dict[str, Any] = {"type": type, "config": checked_args(config, "config")}
         if id is not None:
             args["id"] = id
         keywords = {"timeout": timeout, "session": session, "idempotency_key": idempotency_key}
@@ -245,7 +245,7 @@ class AsyncMLBridge:
         idempotency_key: str | None = None,
     ) -> Any:
         """Execute a resource, on a worker that holds it or makes it again from its recipe."""
-        args = {"id": id, "inputs": dict(inputs or {})}
+        args = {"id": id, "inputs": checked_args(inputs, "inputs")}
         return await self.call(
             bridge,
             "common:execute_resource",
@@ -488,8 +488,8 @@ class AsyncMLBridge:
             self._tasks.start(self._router.end_session(session), f"end session {session.id}")
 
 
-def checked_args(args: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the arguments as a dictionary.
+def checked_args(args: Mapping[str, Any] | None, name: str = "args") -> dict[str, Any]:
+    """Return the arguments as a dictionary; `name` is what an error calls them.
 
     Raises:
         InvalidArgumentError: they are no mapping.
@@ -500,4 +500,4 @@ def checked_args(args: Mapping[str, Any] | None) -> dict[str, Any]:
         return args
     if isinstance(args, Mapping):
         return dict(args)
-    raise InvalidArgumentError(f"args: expected a mapping of argument names to values, found {type(args).__name__}")
+    raise InvalidArgumentError(f"{name}: expected a mapping of names to values, found {type(args).__name__}")

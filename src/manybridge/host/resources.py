@@ -24,6 +24,7 @@ from manybridge.host.options import CallOptions
 from manybridge.host.pool import Pool, WorkerGoneError
 from manybridge.host.worker import WorkerHandle, ignore_outcome
 from manybridge.protocol.errors import ErrorCode
+from manybridge.protocol.messages import json_type
 
 Policy = Literal["recreate", "restore", "pinned"]
 
@@ -84,10 +85,8 @@ class ResourceTable:
         Raises:
             ManybridgeError: as the worker says, or `resource_exists`, `invalid_argument`.
         """
-        kind, config, id = args.get("type"), args.get("config") or {}, args.get("id")
-        if not isinstance(kind, str) or not kind:
-            raise InvalidArgumentError("type: expected the name of a resource type")
-        id = id or f"{kind}-{secrets.token_hex(4)}"
+        kind, config = _text(args, "type"), _object(args, "config")
+        id = f"{kind}-{secrets.token_hex(4)}" if args.get("id") is None else _text(args, "id")
         if (pool.name, id) in self._records:
             raise ResourceError(f"A resource {id!r} exists already.", code=ErrorCode.RESOURCE_EXISTS)
         call = _call("common:create_resource", {"type": kind, "config": config, "id": id}, options, options.target)
@@ -108,7 +107,7 @@ class ResourceTable:
             ManybridgeError: as the worker says, or `resource_not_found`, `resource_lost`.
         """
         record = self.find(pool.name, args.get("id"), options.session)
-        inputs = args.get("inputs") or {}
+        inputs = _object(args, "inputs")
         for attempt in range(MAX_PLACEMENTS):
             worker = await self._place(pool, record, options)
             try:
@@ -321,6 +320,26 @@ def _ask_snapshot(worker: WorkerHandle, record: Record) -> asyncio.Future[Any]:
     future = worker.control("common:snapshot_resource", args, session_id=record.resource.session)
     future.add_done_callback(ignore_outcome)  # where the execution fails, its snapshot may go unread
     return future
+
+
+def _text(args: dict[str, Any], name: str) -> str:
+    value = args.get(name)
+    if isinstance(value, str) and value:
+        return value
+    raise _wrong(args, name, "a non-empty string")
+
+
+def _object(args: dict[str, Any], name: str) -> dict[str, Any]:
+    value = args.get(name, {})
+    if isinstance(value, dict):
+        return value
+    raise _wrong(args, name, "an object")
+
+
+def _wrong(args: dict[str, Any], name: str, expected: str) -> InvalidArgumentError:
+    found = json_type(args[name]) if name in args else "nothing"
+    problem = {"argument": name, "expected": expected, "found": found}
+    return InvalidArgumentError(f"{name}: expected {expected}, found {found}", details={"problems": [problem]})
 
 
 def _after_sent(call: Call, action: Callable[[], None]) -> None:
