@@ -40,7 +40,7 @@ async def test_code_that_does_not_look_is_interrupted(mode: str, mock_host: Host
     assert await ml.call("mock", "pid") == before
 
 
-@pytest.mark.parametrize("mode", ["swallow", "c", "c_released"])
+@pytest.mark.parametrize("mode", ["swallow", "c"])
 async def test_code_that_can_not_be_interrupted_costs_its_worker(mode: str, mock_host: HostMaker) -> None:
     """It never returns to the pool; a replacement serves."""
     ml = await mock_host()
@@ -59,6 +59,7 @@ async def test_code_that_can_not_be_interrupted_costs_its_worker(mode: str, mock
 async def test_a_worker_that_ignores_sigterm_gets_sigkill(fake_pool: PoolMaker) -> None:
     """The last rung."""
     fake = fake_pool()
+    await fake.pool.wait_ready(10)
 
     with pytest.raises(CallTimeoutError, match="killed with SIGKILL") as caught:
         await fake.call("ignore_term", timeout=50 * MS)
@@ -69,6 +70,7 @@ async def test_a_worker_that_ignores_sigterm_gets_sigkill(fake_pool: PoolMaker) 
 async def test_a_worker_that_the_host_stopped_did_not_crash(fake_pool: PoolMaker) -> None:
     """The breaker does not count it."""
     fake = fake_pool(restart={"max_crashes": 1})
+    await fake.pool.wait_ready(10)
     with pytest.raises(CallTimeoutError):
         await fake.call("never", timeout=50 * MS)
 
@@ -79,6 +81,7 @@ async def test_a_worker_that_the_host_stopped_did_not_crash(fake_pool: PoolMaker
 async def test_the_replacement_starts_before_the_stuck_worker_is_gone(fake_pool: PoolMaker) -> None:
     """From the first signal on."""
     fake = fake_pool(term_grace=10.0)
+    await fake.pool.wait_ready(10)
     stuck = asyncio.ensure_future(fake.call("ignore_term", timeout=50 * MS))
     await aeventually(lambda: fake.pool.running)
     first = fake.pool.workers[0].process.pid
@@ -145,7 +148,7 @@ async def test_other_calls_of_a_concurrent_worker_may_end_before_it_is_killed(mo
     await aeventually(lambda: ml.pool("mock").running)
 
     with pytest.raises(CallTimeoutError) as caught:
-        await ml.call("mock", "busy", {"seconds": 30, "mode": "c_released"}, timeout=100 * MS)
+        await ml.call("mock", "busy", {"seconds": 30, "mode": "swallow"}, timeout=100 * MS)
 
     assert caught.value.details["stopped_by"] == "drain"
     assert await other == {"slept": 1.2}
@@ -158,10 +161,12 @@ async def test_the_stacks_of_a_stuck_worker_are_in_the_log(
     """Who killed it can say where it was stuck."""
     caplog.set_level("INFO", logger="manybridge.worker.mock")
     ml = await mock_host()
+    await ml.call("mock", "pid")
 
-    with pytest.raises(CallTimeoutError):
-        await ml.call("mock", "busy", {"seconds": 30, "mode": "c_released"}, timeout=100 * MS)
+    with pytest.raises(CallTimeoutError) as caught:
+        await ml.call("mock", "busy", {"seconds": 30, "mode": "c"}, timeout=100 * MS)
     assert "be_busy" in caplog.text
+    assert "be_busy" in str(caught.value.details["stderr_tail"])
 
 
 FAULTS: list[tuple[dict[str, Any], str, dict[str, Any]]] = [

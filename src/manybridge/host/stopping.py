@@ -35,6 +35,8 @@ class StopLadder:
     def __init__(self, worker: WorkerHandle) -> None:
         self._worker = worker
         self._loop = asyncio.get_running_loop()
+        self._stuck: Call | None = None
+        """The call that poisoned a concurrent worker."""
 
     def begin(self, call: Call) -> None:
         """The call must stop; `stop_reason` says why. A deadline the worker sees by itself."""
@@ -43,10 +45,9 @@ class StopLadder:
         self._look_again(call)
 
     def finish_drain(self) -> None:
-        """Kill the worker if every call that it still has must stop."""
-        calls = list(self._worker.calls.values())
-        if calls and all(call.stop_reason for call in calls):
-            self._terminate(calls[0])
+        """End the worker if no call is left that is worth something. Its stuck code may have ended meanwhile, too."""
+        if self._worker.fatal is None and all(call.stop_reason for call in self._worker.calls.values()):
+            self._terminate(self._stuck)
 
     def _look_again(self, call: Call) -> None:
         self._loop.call_later(self._worker.config.cancel_grace + TRANSIT_SECONDS, self._climb, call)
@@ -62,15 +63,15 @@ class StopLadder:
             return
         worker.poison()
         if worker.concurrency > 1 and any(other.stop_reason is None for other in worker.calls.values()):
-            call.stopped_by = "drain"
+            call.stopped_by, self._stuck = "drain", call
             worker.give_up_on(call)
             self._loop.call_later(DRAIN_SECONDS, self._terminate, call)
             return
         self._terminate(call)
 
-    def _terminate(self, call: Call) -> None:
+    def _terminate(self, call: Call | None) -> None:
         worker = self._worker
-        if worker.exit_status is not None or call.stopped_by in {"sigterm", "sigkill"}:
+        if call is None or worker.exit_status is not None or call.stopped_by in {"sigterm", "sigkill"}:
             return
         worker.expected_end = True
         call.stopped_by = "sigterm"
