@@ -55,7 +55,7 @@ def start(worker: RawWorker, command: str, args: dict[str, Any] | None = None, *
 def cancel(worker: RawWorker, number: int) -> dict[str, Any]:
     """Cancel a call and return its error_info; the answer to the cancel itself is checked on the way."""
     asked = worker.send("common:cancel", {"id": number})
-    replies = {}
+    replies: dict[Any, dict[str, Any]] = {}
     while len(replies) < 2:
         message = worker.read()
         if "event" not in message:
@@ -144,7 +144,8 @@ def test_cancelling_what_is_not_there_is_no_error(worker: RawWorker) -> None:
     """A call may end while its cancel is on the way."""
     number = worker.send("s:quick")
     worker.receive(number)
-    for id in (number, 12345, "x", None, [], True, {}):
+    ids: list[Any] = [number, 12345, "x", None, [], True, {}]
+    for id in ids:
         assert worker.result("common:cancel", {"id": id}) == {"id": id, "state": "unknown"}
     assert worker.error("common:cancel")["code"] == "invalid_argument"
 

@@ -6,7 +6,7 @@ So the *reader's role* moves:
 
 * While nothing runs, the main thread reads, and serves short calls itself without any switch.
 * While user code runs, a second thread, the *watch*, takes the role over after `TAKEOVER_SECONDS` and reads in its
-  stead. When the user code ends, the main thread takes the role back (`_handback`).
+  stead. When the user code ends, the main thread nudges the watch and takes the role back.
 
 At any time exactly one thread holds the role; `_gate` guards its passing on. Calls shorter than `TAKEOVER_SECONDS`
 never see the watch.
@@ -36,6 +36,9 @@ LONGEST_PAUSE: Final = 60.0
 IDLE_TICKS: Final = 100
 """The watch goes to sleep after this many ticks without anything to watch. Waking it costs one system call."""
 
+NUDGE: Final = b"\0"
+"""Written into the watch's own pipe to make it look up. Signals write their numbers there, which are not 0."""
+
 READ_BYTES: Final = 64 * 1024
 """One read. Below the allocator's threshold for separate mappings (128 KiB), above almost every request."""
 
@@ -52,6 +55,7 @@ class Lane:
         end_of_input: called once when the client has closed; ends the process if user code runs.
         tick: called by the watch with the time; returns the seconds until it wants to be called again, or None.
         in_frame: whether the last chunk ended inside a frame.
+        nudged: called by the watch with what was written into `nudge_fd`.
         failed: called on the watch thread with an error of ours; must end the process, which would be deaf from now on.
     """
 
@@ -63,6 +67,7 @@ class Lane:
         end_of_input: Callable[[], None],
         tick: Callable[[float], float | None],
         in_frame: Callable[[], bool],
+        nudged: Callable[[bytes], None],
         failed: Callable[[BaseException], None],
     ) -> None:
         self._fd = fd
@@ -70,6 +75,7 @@ class Lane:
         self._end_of_input = end_of_input
         self._tick = tick
         self._in_frame = in_frame
+        self._nudged = nudged
         self._failed = failed
         self._gate = threading.Lock()
         self._busy = False
@@ -77,7 +83,7 @@ class Lane:
         self._attend_now = False
         self._watch_reads = False
         self._returned = threading.Semaphore(0)
-        self._handback = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._nudge, self.nudge_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._wake = threading.Semaphore(0)
         self._asleep = False
         self._started = False
@@ -104,7 +110,7 @@ class Lane:
             self._busy = False
             watch_reads = self._watch_reads
         if watch_reads:
-            os.eventfd_write(self._handback, 1)
+            self._nudge_watch()
             self._returned.acquire()
 
     @property
@@ -117,10 +123,6 @@ class Lane:
         if not self._started or self._asleep or deadline < self._next_look:
             self.wake()
 
-    def nudge(self) -> None:
-        """Make the watch look at its clock if it reads. Safe in a signal handler: it takes no lock."""
-        os.eventfd_write(self._handback, 1)
-
     def attend(self) -> None:
         """Let the watch read at once: the main thread is about to wait for something that comes in."""
         if self._busy:
@@ -132,7 +134,7 @@ class Lane:
         if not self._started:
             self._start()
         elif self._watch_reads:
-            os.eventfd_write(self._handback, 1)
+            self._nudge_watch()
         elif self._asleep or not only_if_asleep:
             self._wake.release()
 
@@ -187,13 +189,13 @@ class Lane:
     def _read_while_busy(self) -> None:
         poller = select.poll()
         poller.register(self._fd, select.POLLIN)
-        poller.register(self._handback, select.POLLIN)
+        poller.register(self._nudge, select.POLLIN)
         while self._busy and not self.closed:
             due = self._look()
             ready = poller.poll(None if due is None else due * 1000 + 1)
             for fd, _ in ready:
-                if fd == self._handback:
-                    self._clear_handback()
+                if fd == self._nudge:
+                    self._nudged(self._clear_nudges())
                 else:
                     self._read()
         self._give_back()
@@ -204,11 +206,17 @@ class Lane:
             self._watch_reads = False
         if not busy:
             self._returned.release()
-            self._clear_handback()
+            self._clear_nudges()
 
-    def _clear_handback(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._handback)
+    def _nudge_watch(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # full of nudges: one more would say nothing new
+            os.write(self.nudge_fd, NUDGE)
+
+    def _clear_nudges(self) -> bytes:
+        try:
+            return os.read(self._nudge, READ_BYTES)
+        except BlockingIOError:
+            return b""
 
     def _read(self) -> bool:
         try:

@@ -20,19 +20,25 @@ CLOSE_SECONDS: Final = 2.0
 """What unwinding after SIGTERM and `Bridge.close` may take each. A host waits longer than that before it kills."""
 
 
+TERMINATING: Final = (signal.SIGTERM, signal.SIGINT)
+
+
 class Lifecycle:
     """Owner of the process: its signals, its end, and what its forked children must not have.
 
     Args:
         descriptors: where the protocol is.
         interrupter: raises `Terminated` where no frame is cut by it.
-        nudge: makes the watch look at the clock; called from a signal handler.
+        nudge_fd: wakes the watch when something is written there, by the kernel's handler of a signal.
     """
 
-    def __init__(self, descriptors: ProtocolDescriptors, interrupter: Interrupter, nudge: Callable[[], None]) -> None:
+    def __init__(self, descriptors: ProtocolDescriptors, interrupter: Interrupter, nudge_fd: int) -> None:
         self._descriptors = descriptors
         self._interrupter = interrupter
-        self._nudge = nudge
+        self._nudge_fd = nudge_fd
+        self._ignore_signals = False
+        self._asked = 0
+        self._raised = False
         self._pid = os.getpid()
         self._leave_by: float | None = None
 
@@ -51,10 +57,22 @@ class Lifecycle:
         lead_own_group(self._descriptors.input)
         enable_crash_reports()
         self._interrupter.install()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in TERMINATING:
             # A handler that does nothing, not SIG_IGN, which programs started from here would inherit.
             signal.signal(number, (lambda *_: None) if ignore_signals else self._on_terminate)
+        self._ignore_signals = ignore_signals
+        # While the main thread is inside C its handlers wait; the watch learns of the signal all the same.
+        signal.set_wakeup_fd(self._nudge_fd, warn_on_full_buffer=False)
         os.register_at_fork(after_in_child=lambda: self._after_fork(forked))
+
+    def nudged(self, numbers: bytes) -> None:
+        """Signals arrived while the watch reads. They are counted: asked twice means now. Watch only."""
+        asked = 0 if self._ignore_signals else sum(number in TERMINATING for number in numbers)
+        self._asked += asked
+        if self._asked > 1:
+            exit_now(0)
+        if asked and self._leave_by is None:
+            self._leave_by = monotonic() + CLOSE_SECONDS
 
     def seconds_left(self, now: float) -> float | None:
         """Seconds until the process ends whatever its code does, or None; ends it when they are over. Watch only."""
@@ -101,10 +119,11 @@ class Lifecycle:
         os._exit(status & 0xFF)
 
     def _on_terminate(self, _number: int, _frame: FrameType | None) -> None:
-        if self._leave_by is not None:
+        if self._raised:
             exit_now(0)  # asked twice: now
-        self._leave_by = monotonic() + CLOSE_SECONDS
-        self._nudge()
+        self._raised = True
+        if self._leave_by is None:
+            self._leave_by = monotonic() + CLOSE_SECONDS
         self._interrupter.leave()
 
     def _after_fork(self, forked: Callable[[], None]) -> None:
@@ -114,6 +133,7 @@ class Lifecycle:
         for fd in self._descriptors:
             os.dup2(null, fd, inheritable=False)
         os.close(null)
+        signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         forked()

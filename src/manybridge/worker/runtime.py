@@ -81,9 +81,10 @@ class Runtime:
             end_of_input=self._end_of_input,
             tick=self._tick,
             in_frame=lambda: self.connection.buffered_bytes > 0,
+            nudged=self._nudged,
             failed=self._fail,
         )
-        self._lifecycle = Lifecycle(descriptors, self._interrupter, self._lane.nudge)
+        self._lifecycle = Lifecycle(descriptors, self._interrupter, self._lane.nudge_fd)
         self._outbox = Outbox(
             descriptors.output, self.connection, self._interrupter, self._lane.wake, lambda: exit_now(0)
         )
@@ -155,6 +156,9 @@ class Runtime:
 
     def _receive(self, data: bytes) -> None:
         self.intake.receive(data)
+
+    def _nudged(self, numbers: bytes) -> None:
+        self._lifecycle.nudged(numbers)
 
     def _fail(self, error: BaseException) -> None:
         self._lifecycle.fail(error)

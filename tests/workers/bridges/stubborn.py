@@ -113,9 +113,12 @@ class StubbornBridge(Bridge):
 
     @command
     def never(self, *, ctx: Context) -> None:
-        ctx.emit("running")
+        started = False
         while True:
             try:
+                if not started:
+                    started = True
+                    ctx.emit("running")
                 while True:
                     time.sleep(0.001)
             except BaseException:  # noqa: BLE001  # that is the fault
@@ -177,18 +180,3 @@ class StubbornBridge(Bridge):
             os.abort()
         elif how == "exit":
             os._exit(9)
-
-    @command
-    async def swallow_sigterm(self, *, ctx: Context) -> None:
-        """A task of its own swallows whatever is raised into the loop."""
-        ctx.emit("running")
-
-        async def spin() -> None:
-            while True:
-                try:
-                    while True:
-                        time.sleep(0.001)  # noqa: ASYNC251  # the fault
-                except BaseException:  # noqa: BLE001  # the fault
-                    self.swallowed += 1
-
-        await asyncio.create_task(spin())
