@@ -44,7 +44,7 @@ def _first_ping() -> float:
         env={"PATH": "/usr/bin:/bin", "MANYBRIDGE_HOME": str(REPOSITORY / "src")},
     )
     far.close()
-    with near, process:
+    with process, near:  # in this order: closing the socket is what ends the process
         args = {"initialization": True, "worker_id": "bench"}
         near.sendall(encode_frame(codec.encode({"id": 0, "command": "ping", "args": args})))
         decoder, frames = FrameDecoder(), []
