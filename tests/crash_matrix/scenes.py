@@ -87,6 +87,16 @@ class Working(Bridge):
         return value
 """
 
+NAMED: Final[dict[str, tuple[str, ...]]] = {
+    "missing package": ("no-such-package>=2", "uv pip install --python"),
+    "missing module": ("no_such_module", "pip install"),
+    "missing variable": ("CRASH_MATRIX_KEY", "export CRASH_MATRIX_KEY="),
+    "missing interpreter": ("bin/python", "uv venv"),
+    "syntax error": ("own.py", "line 1"),
+    "no such class": ("NoSuchBridge", "manybridge.bridges.mock"),
+}
+"""What the error must say: what is missing, where, and the command that helps."""
+
 START_FAULTS: Final[dict[str, Callable[[Path], dict[str, Any]]]] = {
     "missing package": lambda _: faulty(required_packages=["no-such-package>=2"]),
     "missing module": lambda folder: _write_bridge(
@@ -174,6 +184,32 @@ PLAYED_IN_CALLS: Final = {"idle": idle, "call": call, "stream": stream, "job": j
 
 def _args(row: Row, mark: Path) -> dict[str, Any]:
     return {"fault": row.fault, "mark": str(mark)}
+
+
+# ---------------------------------------------------------------- again and again
+
+
+def same_request_again(ml: MLBridge) -> Seen:
+    """The same arguments, from whoever they come; others are served meanwhile."""
+    for _ in range(2):
+        assert watch(lambda: ml.call(CELL, "faulty:strike", {"fault": "SIGKILL"})).text == "worker_crashed, SIGKILL"
+    return watch(lambda: ml.call(CELL, "faulty:strike", {"fault": "SIGKILL"}))
+
+
+def crash_loop(ml: MLBridge) -> Seen:
+    """Of starts, too: nothing but crashes since the first call."""
+    ml.update_bridge(CELL, options={"setup": "os._exit"})
+    for _ in range(MAX_CRASHES):
+        assert watch(lambda: ml.call(CELL, "faulty:echo", {"value": 1})).text == "worker_start_failed, exit 3"
+    refused = watch(lambda: ml.call(CELL, "faulty:echo", {"value": 1}))
+    assert refused.error is not None
+    assert refused.error.details["cause"]["code"] == "worker_start_failed"
+    ml.update_bridge(CELL, options={})
+    return refused
+
+
+MAX_CRASHES: Final = 3
+AGAIN: Final = {"same request again": same_request_again, "crash loop": crash_loop}
 
 
 # ---------------------------------------------------------------- shutdown

@@ -27,7 +27,7 @@ FAULTY: Final = "faulty"
 FAULTY_BRIDGE: Final = WORKERS / "faulty_bridge.py"
 
 GRACE: Final = 200 * MS
-"""`cancel_grace` and `term_grace` of every bridge here, seconds. Code that stops takes 20 ms of it on a quiet machine."""
+"""`cancel_grace` and `term_grace` of every bridge here, seconds. Code that stops needs 20 ms on a quiet machine."""
 TRIGGER: Final = 200 * MS
 """The timeout of a call that hangs, and the `start_timeout` of a worker that does, beyond what a start takes."""
 START: Final = 1_000 * MS

@@ -1,18 +1,11 @@
-"""The crash matrix: what breaks, where, and what the caller sees. `python -m tests.crash_matrix.table` prints it.
-
-`--write` writes docs/reference/crash-matrix.md, `--check` fails if that page is not what stands here.
-"""
+"""The crash matrix: what breaks, where, and what the caller sees. docs/reference/crash-matrix.md is made of it."""
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 Column = Literal["boot", "idle", "call", "stream", "job", "shutdown"]
-Kind = Literal["code", "wire", "start", "host"]
+Kind = Literal["code", "wire", "start", "again", "host"]
 
 COLUMNS: Final[dict[Column, str]] = {
     "boot": "while the worker starts: in `setup`, or in the place of its first answer. The cell is what the call gets "
@@ -27,8 +20,7 @@ COLUMNS: Final[dict[Column, str]] = {
 REASONS: Final[dict[str, str]] = {
     "a": "it is about what a call returns, and nothing is called here",
     "b": "the worker never gets so far",
-    "c": "`close` was not reached: the call that hangs is the one that is stopped; for a `close` that hangs see its row",
-    "d": "it is about `close`",
+    "c": "it is about one place only",
 }
 
 
@@ -37,7 +29,7 @@ class Row(NamedTuple):
 
     fault: str
     kind: Kind
-    """Who breaks: the bridge's code, the worker's wire, a start, or the host."""
+    """What breaks: the bridge's code, the worker's wire, a start, whatever breaks for the third time, or the host."""
     text: str
     boot: str
     idle: str
@@ -60,9 +52,7 @@ def _code(
 
 def _hangs(fault: str, text: str, rung: str, *, idle: str = "answered") -> Row:
     by_timeout, by_cancel = f"timeout by {rung}", f"cancelled by {rung}"
-    return Row(
-        fault, "code", text, "worker_start_failed", idle, by_timeout, by_timeout, by_cancel, "host_closed"
-    )
+    return Row(fault, "code", text, "worker_start_failed", idle, by_timeout, by_timeout, by_cancel, "host_closed")
 
 
 def _wire(fault: str, text: str, *, call: str = "protocol_violation", boot: str = "") -> Row:
@@ -73,10 +63,13 @@ def _start(fault: str, text: str, boot: str) -> Row:
     return Row(fault, "start", text, boot, "- b", "- b", "- b", "- b", "closed")
 
 
+def _only(fault: str, column: Column, text: str, cell: str) -> Row:
+    cells = {each: cell if each == column else "- c" for each in COLUMNS}
+    return Row(fault, "again" if column == "call" else "code", text, **cells)
+
+
 def _crash(fault: str, text: str, ending: str) -> Row:
-    return _code(
-        fault, text, boot=f"worker_start_failed, {ending}", idle="restarted", call=f"worker_crashed, {ending}"
-    )
+    return _code(fault, text, boot=f"worker_start_failed, {ending}", idle="restarted", call=f"worker_crashed, {ending}")
 
 
 MATRIX: Final[tuple[Row, ...]] = (
@@ -135,9 +128,12 @@ MATRIX: Final[tuple[Row, ...]] = (
     _start("syntax error", "the bridge's file is not Python", "bridge_load_failed"),
     _start("no such class", "`bridge` names a class that is not there", "bridge_load_failed"),
     # The end
-    Row("close hangs in Python", "code", "the bridge's `close` loops", *["- d"] * 5, "closed"),
-    Row("close hangs in C", "code", "the bridge's `close` hangs in C and keeps the interpreter's lock", *["- d"] * 5,
-        "closed"),
+    _only("close hangs in Python", "shutdown", "the bridge's `close` loops", "closed"),
+    _only("close hangs in C", "shutdown", "the bridge's `close` hangs in C and keeps the interpreter's lock", "closed"),
+    # Again and again
+    _only("same request again", "call", "a request that killed two workers comes a third time", "quarantined"),
+    _only("crash loop", "call", "no worker lives, after more crashes than `restart.max_crashes`", "circuit_open"),
+    # The host itself
     Row("host killed", "host", "the host gets `kill -9`; workers and what they forked are gone within a second",
-        *["gone"] * 6),
+        "gone", "gone", "gone", "gone", "gone", "gone"),
 )  # fmt: skip

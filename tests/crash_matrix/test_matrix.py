@@ -13,7 +13,6 @@ from manybridge import AsyncMLBridge
 from manybridge.errors import ManybridgeError
 from tests.crash_matrix import scenes
 from tests.crash_matrix.stage import (
-    FAR,
     FAULTY,
     GRACE,
     SLACK,
@@ -76,6 +75,19 @@ def test_a_fault_at_the_start_is_what_the_waiting_call_gets(
 
     assert seen.text == row.boot
     assert seen.seconds < START + SLACK
+    for part in scenes.NAMED.get(row.fault, ()):
+        assert seen.error is not None
+        assert part in seen.error.message
+
+
+@cells("boot", kinds=["code"])
+def test_a_worker_that_was_forked_from_a_zygote_starts_no_better(
+    row: Row, column: Column, stage: Stage, tmp_path: Path
+) -> None:
+    """The fault is in `setup`, which runs in the fork."""
+    if row.boot == "worker_start_failed":
+        pytest.skip("played with spawned workers: it takes as long as start_timeout")
+    assert scenes.boot(stage, row, tmp_path, zygote="always").text == row.boot
 
 
 @cells("idle", "call", "stream", "job")
@@ -103,6 +115,18 @@ def test_a_fault_gives_its_caller_exactly_this(row: Row, column: Column, stage: 
 def ends_the_worker(expected: str) -> bool:
     """Whether another process serves the call that follows."""
     return expected.startswith(("restarted", "worker_crashed")) or expected.endswith(("by sigterm", "by sigkill"))
+
+
+@cells("call", kinds=["again"])
+def test_what_breaks_again_and_again_is_refused(row: Row, column: Column, stage: Stage) -> None:
+    """At once, until there is hope again."""
+    config = faulty(zygote="never", restart={"initial_backoff": 0.0, "max_crashes": scenes.MAX_CRASHES})
+    with scenes.bridge_for_a_cell(stage, config):
+        seen = scenes.AGAIN[row.fault](stage.ml)
+        stage.serves(scenes.CELL)
+
+    assert seen.text == row.call
+    assert seen.seconds < SLACK
 
 
 @cells("shutdown")
@@ -137,14 +161,13 @@ async def test_the_asynchronous_host_gives_the_same(
     """From a worker that was spawned and not forked."""
     mark = tmp_path / "struck"
     args = {"fault": row.fault, "mark": str(mark)}
+    seen = "answered"
     try:
         await spawning.call(FAULTY, "faulty:strike", args, timeout=scenes.timeout_of(row))
     except ManybridgeError as error:
-        assert in_words(error) == row.call
-    else:
-        assert row.call == "answered"
+        seen = in_words(error)
+
+    assert seen == row.call
     assert await spawning.call(FAULTY, "faulty:echo", {"value": 2}) == 2
     if row.fault == "fork":
         os.killpg(os.getpgid(scenes.child_of(mark)), signal.SIGKILL)
-
-

@@ -100,27 +100,32 @@ class Worker:
 
     def serve(self, request: dict[str, Any]) -> None:
         id, operation = request["id"], request["command"].rpartition(":")[2]
-        if operation == "hello":
-            if not self.strikes("hello", id):
-                write(reply(id, {"protocol": 2, "codec": "json", "framework": "broken", "worker": {}}))
-        elif operation == "warm_up":
-            write(reply(id, {"state": "ready", "load_seconds": 0.0, "max_concurrency": 1}))
-        elif operation == "shutdown":
-            if not self.strikes("shutdown", id):
-                os._exit(0)
+        place = {"hello": "hello", "shutdown": "shutdown", "strike": "reply"}.get(operation)
+        if place is not None and self.strikes(place, id):
+            return
+        if operation == "shutdown":
+            os._exit(0)
+        elif operation == "stream":
+            self.stream(id, request["args"]["go"])
         elif operation == "echo":
             write(reply(id, request["args"]["value"]))
-        elif operation == "later":
-            write(reply(id, os.getpid()))
-            threading.Timer(IDLE_DELAY, self.strikes, ("idle", id)).start()
-        elif operation == "stream":
-            for seq in (0, 1):
-                write(pack({"id": id, "event": "chunk", "seq": seq, "data": seq + 1}))
-            while not os.path.exists(request["args"]["go"]):  # noqa: PTH110  # until the reader has got both
-                time.sleep(0.001)
-            self.strikes("stream", id)
-        elif operation == "strike":
-            self.strikes("reply", id)
+        else:
+            write(reply(id, ANSWERS.get(operation)))
+            if operation == "later":
+                threading.Timer(IDLE_DELAY, self.strikes, ("idle", id)).start()
+
+    def stream(self, id: object, go: str) -> None:
+        for seq in (0, 1):
+            write(pack({"id": id, "event": "chunk", "seq": seq, "data": seq + 1}))
+        while not os.path.exists(go):  # noqa: PTH110  # until the reader has got both
+            time.sleep(0.001)
+        self.strikes("stream", id)
+
+
+ANSWERS: Final[dict[str, Any]] = {
+    "hello": {"protocol": 2, "codec": "json", "framework": "broken", "worker": {}},
+    "warm_up": {"state": "ready", "load_seconds": 0.0, "max_concurrency": 1},
+}
 
 
 def main() -> None:
