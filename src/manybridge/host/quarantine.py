@@ -7,6 +7,7 @@ from typing import Final
 from manybridge.errors import CallError
 from manybridge.host.calls import Call
 from manybridge.protocol import codec
+from manybridge.protocol.commands import COMMON, COMMON_COMMANDS
 from manybridge.protocol.errors import ErrorCode
 
 DEADLY: Final = 2
@@ -33,6 +34,8 @@ class Quarantine:
 
     def blame(self, call: Call, now: float) -> None:
         """A worker died by itself while it ran `call`."""
+        if runs_no_bridge_code(call.command):
+            return
         mark = fingerprint(call)
         deaths, _ = self._deaths.pop(mark, (0, 0.0))
         self._deaths[mark] = (deaths + 1, now + self._seconds)
@@ -54,6 +57,12 @@ class Quarantine:
         text = f"{call.command} with these arguments killed {deaths} workers and is refused for a while"
         details = {"command": call.command, "deaths": deaths, "retry_after": round(until - call.created_at, 3)}
         return CallError(text, code=ErrorCode.QUARANTINED, details=details)
+
+
+def runs_no_bridge_code(command: str) -> bool:
+    """Whether the worker's control lane answers it. A ping that met a dying worker did not kill it."""
+    operation = command.removeprefix(f"{COMMON}:")
+    return operation != command and operation in COMMON_COMMANDS and COMMON_COMMANDS[operation].at_once
 
 
 def fingerprint(call: Call) -> int:
