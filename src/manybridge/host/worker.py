@@ -49,8 +49,8 @@ PIPELINE_SECONDS: Final = 0.002
 """A worker may hold this much work ahead. Enough to hide the way to the host and back (under 0.3 ms), and little
 enough that nobody waits noticeably behind it while another worker is idle."""
 
-MAX_PIPELINED: Final = 32
-"""Calls that a worker may hold ahead; beyond it, each further one no longer saves a wake-up."""
+MAX_PIPELINED: Final = 64
+"""Calls that a worker may hold ahead: enough that it still has work while the host takes in a batch of its replies."""
 
 SMOOTHING: Final = 0.2
 """Weight of the newest measurement in the running mean of service times."""
@@ -330,7 +330,7 @@ class WorkerHandle(asyncio.Protocol):
         """asyncio: the socket is ours."""
         self._transport = cast(asyncio.Transport, transport)
         # uvloop's transports join the writes of an iteration themselves.
-        self._write_at_once = type(self._loop).__module__.startswith("uvloop")
+        self._write_at_once = False
 
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes came."""

@@ -24,6 +24,10 @@ from manybridge.protocol.messages import ErrorInfo, ErrorReply, Event, MessageId
 COALESCE_SECONDS: Final = 0.001
 """Two writes closer than this are one. A person can't see it, and 10,000 chunks a second become 1,000 writes."""
 
+REPLY_SECONDS: Final = 0.00015
+"""The same for replies of short calls. Ten of them share a write then; were it more, host and worker would take turns
+instead of working at the same time (measured: 29,000 calls a second with 1 ms, 55,000 with this)."""
+
 FLUSH_SECONDS: Final = 0.002
 """What was held back is written after this at the latest."""
 
@@ -103,7 +107,7 @@ class Outbox:
                 failure = _failure(error)
                 self._write(self._connection.send(_dropped(message, failure)))
                 raise failure from None
-            held = self._hold_or_write(frame)
+            held = self._hold_or_write(frame, COALESCE_SECONDS)
         if held:
             self._wake()
 
@@ -131,7 +135,7 @@ class Outbox:
     def _send(self, reply: Reply | ErrorReply, *, extended: bool, hold: bool) -> None:
         with self._shield, self._lock:
             frame = self._reply_frame(reply, extended)
-            held = self._hold_or_write(frame) if hold else self._write(frame)
+            held = self._hold_or_write(frame, REPLY_SECONDS) if hold else self._write(frame)
         if held:
             self._wake()
 
@@ -149,9 +153,9 @@ class Outbox:
         except LocalProtocolError:  # its id alone is over the limit
             return self._connection.send(instead._replace(id=None))
 
-    def _hold_or_write(self, frame: bytes) -> bool:
-        """Return whether this frame is the first that is held back."""
-        if monotonic() - self._last_write >= COALESCE_SECONDS or self._held_bytes >= COALESCE_BYTES:
+    def _hold_or_write(self, frame: bytes, seconds: float) -> bool:
+        """Return whether this frame is the first that is held back, which it is within `seconds` of a write."""
+        if monotonic() - self._last_write >= seconds or self._held_bytes >= COALESCE_BYTES:
             return self._write(frame)
         self._held.append(frame)
         self._held_bytes += len(frame)

@@ -264,9 +264,17 @@ class Runtime:
         begun = call.started_at = monotonic()
         result, failure = self._run(call)
         self._last_duration = monotonic() - begun
-        hold = bool(self._queue) and self._last_duration < SHORT_CALL_SECONDS
+        hold = self._last_duration < SHORT_CALL_SECONDS and self._next_is_alike(call)
         self.answers.finish(call, result, failure, hold=hold)
         self._request_load()
+
+    def _next_is_alike(self, call: WorkerCall) -> bool:
+        # A held reply is lost if the next call ends the process, and the host can't know then which of the two had
+        # begun. Calls of one command share that risk; another command's reply is never put at it.
+        try:
+            return self._queue[0].request.command == call.request.command
+        except IndexError:
+            return False
 
     def _run(self, call: WorkerCall) -> tuple[Any, BaseException | None]:
         """The border between user code and the worker."""
