@@ -10,15 +10,17 @@ Theory of operation. Three kinds of threads run calls, and each needs its own wa
 * A coroutine is cancelled, again and again. While the main thread runs the event loop, the signal only raises inside
   the code of a task: raised anywhere else, it would tear the loop, which lives as long as the worker.
 
-Two promises. A frame is never cut in half: whoever writes does it under the *shield*, and an interrupt that falls due
-there is raised at its end. An interrupt never hits another call than the one that it was meant for.
+Three promises. A frame is never cut in half: whoever writes does it under the *shield*, and an interrupt that falls due
+there is raised at its end. An interrupt never hits another call than the one that it was meant for. And it never takes
+the place of `Terminated`: both tend to come in the same millisecond, since whoever started us sends SIGTERM when our
+grace is over.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
-from types import FrameType, TracebackType
+from types import CodeType, FrameType, TracebackType
 from typing import Final
 
 from manybridge.bridge import Cancelled
@@ -52,12 +54,19 @@ class Interrupter:
         self._aim: WorkerCall | None = None  # whom the signal that is under way is meant for
         self._owed: WorkerCall | None = None
         self._leave_owed = False
+        self._leaving = False
+        self._leaver: CodeType | None = None
         self._shields = 0
         self._gate = threading.Lock()
         self._pool: dict[int, _PoolThread] = {}
 
-    def install(self) -> None:
-        """Take the signal. Main thread only."""
+    def install(self, leaver: CodeType) -> None:
+        """Take the signal. Main thread only.
+
+        Args:
+            leaver: the code of the signal handler that calls `leave`; an interrupt that falls into it is dropped.
+        """
+        self._leaver = leaver
         signal.signal(INTERRUPT_SIGNAL, self._on_signal)
 
     # ------------------------------------------------------------------ on the thread that runs the call
@@ -107,6 +116,7 @@ class Interrupter:
         Raises:
             Terminated: at once, if no frame is being written.
         """
+        self._leaving = True
         if self._shields:
             self._leave_owed = True
         else:
@@ -129,7 +139,9 @@ class Interrupter:
 
     # ------------------------------------------------------------------ the main thread
 
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, _number: int, frame: FrameType | None) -> None:
+        if self._leaving or (frame is not None and frame.f_code in (self._leaver, _LEAVE)):
+            return
         call = self._armed
         if call is None or call is not self._aim or not _in_user_code(call):
             return
@@ -197,6 +209,9 @@ class Interrupter:
             owed, thread.owed = thread.owed and kind is None, False
         if owed:
             raise Cancelled(thread.call.stop_reason or "cancelled")
+
+
+_LEAVE: Final = Interrupter.leave.__code__
 
 
 def _in_user_code(call: WorkerCall) -> bool:

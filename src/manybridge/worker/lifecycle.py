@@ -56,7 +56,7 @@ class Lifecycle:
         """
         lead_own_group(self._descriptors.input)
         enable_crash_reports()
-        self._interrupter.install()
+        self._interrupter.install(leaver=self._on_terminate.__code__)
         for number in TERMINATING:
             # A handler that does nothing, not SIG_IGN, which programs started from here would inherit.
             signal.signal(number, (lambda *_: None) if ignore_signals else self._on_terminate)
