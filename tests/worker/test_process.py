@@ -112,7 +112,10 @@ def test_a_log_that_nobody_reads_does_not_keep_a_worker_alive() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         process = subprocess.Popen(
-            [sys.executable, "-I", str(BOOTSTRAP), bridge("handlers")], stdin=theirs, stdout=theirs, stderr=writing
+            [sys.executable, "-I", str(BOOTSTRAP), bridge("handlers")],
+            stdin=theirs.fileno(),
+            stdout=theirs.fileno(),
+            stderr=writing,
         )
         theirs.close()
         ours.sendall(request(1, "h:noise", {"how": "print", "text": "x" * 1023 + "\n", "times": 1024}))
@@ -263,7 +266,7 @@ def test_no_worker_survives_a_host_that_is_killed(command: str, args: dict[str, 
         with theirs:
             argv = [sys.executable, "-I", str(BOOTSTRAP), bridge("stubborn"), "--mode", "host"]
             host = subprocess.Popen(
-                [sys.executable, "-c", PARENT, *argv], stdin=theirs, stdout=subprocess.PIPE, text=True
+                [sys.executable, "-c", PARENT, *argv], stdin=theirs.fileno(), stdout=subprocess.PIPE, text=True
             )
         assert host.stdout is not None
         with host.stdout:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from manybridge.bridge import BridgeError, Cancelled, CommandSpec
 from manybridge.protocol.commands import COMMON, COMMON_COMMANDS
@@ -20,11 +20,12 @@ from manybridge.worker.resources import ResourceTable
 
 def common_operation(command: str) -> str | None:
     """The operation of a `common:*` command, also where a version 1 client left the namespace out; else None."""
-    namespace, colon, operation = command.partition(":")
-    if colon and namespace != COMMON:
-        return None
-    name = operation if colon else command
-    return name if name in COMMON_COMMANDS else None
+    return _COMMON_OPERATIONS.get(command)
+
+
+_COMMON_OPERATIONS: Final = {f"{COMMON}:{name}": name for name in COMMON_COMMANDS} | {
+    name: name for name in COMMON_COMMANDS
+}
 
 
 class CommandRunner:

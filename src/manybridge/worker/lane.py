@@ -22,6 +22,7 @@ import os
 import select
 import threading
 from collections.abc import Callable
+from math import inf
 from time import monotonic
 from types import TracebackType
 from typing import Final, Self
@@ -120,7 +121,7 @@ class Lane:
 
     def watch_until(self, deadline: float) -> None:
         """There is a new deadline, in monotonic seconds; make sure that the watch looks at its clock by then."""
-        if not self._started or self._asleep or deadline < self._next_look:
+        if not self._started or deadline < self._next_look:
             self.wake()
 
     def attend(self) -> None:
@@ -136,6 +137,8 @@ class Lane:
         elif self._watch_reads:
             self._nudge_watch()
         elif self._asleep or not only_if_asleep:
+            # Not asleep from here on, although the watch has yet to get the interpreter: one wake-up is enough.
+            self._asleep = False
             self._wake.release()
 
     def _start(self) -> None:
@@ -169,6 +172,7 @@ class Lane:
         """Wait for good, or for what is due. Announced, so that whoever has something new to watch wakes us."""
         self._asleep = True
         due = self._look()  # asked again after the announcement: what came before it woke nobody
+        self._next_look = inf if due is None else monotonic() + due
         if not self._busy:
             self._wake.acquire(timeout=due)
         self._asleep = False

@@ -51,9 +51,9 @@ class Loader:
 
         Somebody else's may import its framework with the module, and the first ping must not wait for that.
         """
-        if self.bridge_class is None and self.reference in BUNDLED:
+        if self.bridge_class is not None or self.reference in BUNDLED:
             try:
-                self.bridge_class = load_bridge(self.reference)
+                self.bridge_class = self.bridge_class or load_bridge(self.reference)
                 self.bridge = self._instance()
             except BaseException as error:  # noqa: BLE001  # kept: the first call gets it as its answer
                 self._fail(error)

@@ -135,9 +135,12 @@ class Outbox:
     def _send(self, reply: Reply | ErrorReply, *, extended: bool, hold: bool) -> None:
         with self._shield, self._lock:
             frame = self._reply_frame(reply, extended)
-            held = self._hold_or_write(frame, REPLY_SECONDS) if hold else self._write(frame)
-        if held:
-            self._wake()
+            # Nobody is woken for a reply that is held: the next one takes it along, and the watch, which is awake
+            # while calls run, flushes it should that one take long.
+            if hold:
+                self._hold_or_write(frame, REPLY_SECONDS)
+            else:
+                self._write(frame)
 
     def _reply_frame(self, reply: Reply | ErrorReply, extended: bool) -> bytes:
         try:

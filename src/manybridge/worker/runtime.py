@@ -257,11 +257,12 @@ class Runtime:
             self.intake.version1 = Version1(self)
 
     def _serve(self, call: WorkerCall) -> None:
-        if call.deadline is not None and monotonic() >= call.deadline:
-            self._ladder.request_stop(call, "timeout", monotonic())
+        begun = monotonic()
+        if call.deadline is not None and begun >= call.deadline:
+            self._ladder.request_stop(call, "timeout", begun)
         if not call.claim(Stage.RUNNING):
             return
-        begun = call.started_at = monotonic()
+        call.started_at = begun
         result, failure = self._run(call)
         self._last_duration = monotonic() - begun
         hold = self._last_duration < SHORT_CALL_SECONDS and self._next_is_alike(call)

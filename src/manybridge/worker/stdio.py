@@ -31,7 +31,7 @@ def take_stdio() -> ProtocolDescriptors:
     Raises:
         OSError: there is no descriptor 0 or 1.
     """
-    descriptors = ProtocolDescriptors(_private_copy(0), _private_copy(1))
+    descriptors = ProtocolDescriptors(private_copy(0), private_copy(1))
     for fd in descriptors:
         os.set_blocking(fd, True)  # it may be shared with somebody who wants it otherwise; we can't serve half a frame
     # A port opened with stderr merged into stdout (DSPex's :pool_debug_mode) has one pipe for both. Then there is no
@@ -43,7 +43,7 @@ def take_stdio() -> ProtocolDescriptors:
 def leave_standard_streams(*, log: bool) -> None:
     """Make 0 empty and 1 a copy of 2, the log; where there is no log, both lead nowhere."""
     opened = os.open(os.devnull, os.O_RDWR)
-    null = _private_copy(opened)  # `opened` may be 2 itself, if that was closed
+    null = private_copy(opened)  # `opened` may be 2 itself, if that was closed
     os.close(opened)
     os.dup2(null, 0)
     if not log:
@@ -84,7 +84,8 @@ def _silence() -> None:
     os.close(null)
 
 
-def _private_copy(fd: int) -> int:
+def private_copy(fd: int) -> int:
+    """Duplicate a descriptor to where user code does not expect one; not inherited by programs."""
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_PRIVATE_FD)
 
 

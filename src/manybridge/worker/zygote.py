@@ -30,9 +30,10 @@ from typing import Any, Final, NoReturn
 
 from manybridge.bridge import Bridge
 from manybridge.bridge.loading import check_required_modules, load_bridge
+from manybridge.worker.failures import error_text
 from manybridge.worker.options import parse
-from manybridge.worker.process import die_with_parent, thread_count
-from manybridge.worker.stdio import is_open, leave_standard_streams, take_stdio
+from manybridge.worker.process import die_with_parent, exit_now, thread_count
+from manybridge.worker.stdio import is_open, leave_standard_streams, private_copy, take_stdio
 
 MAX_DATAGRAM: Final = 256 * 1024
 """One message. Options and environment travel in it; a socket takes about 200 KB."""
@@ -41,22 +42,26 @@ ATTACHED: Final = 2
 """Descriptors that come with a fork request: the worker's protocol socket and its log pipe."""
 
 
-def serve_zygote(arguments: argparse.Namespace, parent: int) -> int:
+def serve_zygote(arguments: argparse.Namespace, parent: int) -> NoReturn:
     """Import the bridge's framework, then fork on demand until the host goes away.
 
     Args:
         arguments: see `options.parse`; only the bridge's reference is used here.
         parent: process id of the host. The zygote dies with it, also in the middle of an import.
 
-    Returns:
-        The exit status. After a fork was possible the process ends itself, without the interpreter's finalisation.
+    Never returns: the process ends with status 0, or 1 if the import failed, and without the interpreter's
+    finalisation, which would wait for threads that the framework started.
     """
     control = _take_control()
     die_with_parent(parent)
+    exit_now(_serve(control, arguments.bridge))
+
+
+def _serve(control: socket.socket, reference: str) -> int:
     try:
-        bridge_class = _preload(arguments.bridge)
+        bridge_class = _preload(reference)
     except BaseException as error:  # noqa: BLE001  # a border: whatever the framework's import does, the host must learn of it
-        _send(control, {"unsafe": {"reason": f"{type(error).__qualname__}: {error}"}})
+        _send(control, {"unsafe": {"reason": f"{type(error).__qualname__}: {error_text(error)}"}})
         return 1
     if not bridge_class.zygote_safe:
         _send(control, {"unsafe": {"reason": f"the bridge {bridge_class.name!r} does not say zygote_safe"}})
@@ -69,14 +74,14 @@ def serve_zygote(arguments: argparse.Namespace, parent: int) -> int:
     gc.freeze()
     _send(control, {"ready": {"threads": thread_count()}})
     Zygote(control, bridge_class).run()
-    os._exit(0)
+    return 0
 
 
 def _take_control() -> socket.socket:
     """Move the control socket to a private descriptor and leave 0 and 1 empty; 2 stays the log."""
-    control = socket.socket(fileno=os.dup(0))
-    control.set_inheritable(False)
-    leave_standard_streams(log=is_open(2))
+    log = is_open(2)  # asked first: a new descriptor may become 2
+    control = socket.socket(fileno=private_copy(0))
+    leave_standard_streams(log=log)
     return control
 
 
@@ -165,8 +170,7 @@ class Zygote:
                 self._answer({"exited": {"pid": pid, "status": status}})
 
     def _answer(self, message: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):  # the host is gone; the next read says so
-            _send(self._control, message)
+        _send(self._control, message)
 
     def _become_worker(self, request: dict[str, Any], fds: list[int]) -> NoReturn:
         """Turn the forked child into a worker. Nothing of the zygote's own may stay behind."""
@@ -213,4 +217,5 @@ def _renew_random_numbers() -> None:
 
 
 def _send(control: socket.socket, message: dict[str, Any]) -> None:
-    control.send(json.dumps(message).encode())
+    with contextlib.suppress(OSError):  # the host is gone; the next read says so
+        control.send(json.dumps(message).encode())

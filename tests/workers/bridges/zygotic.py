@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sys
 import threading
 import types
@@ -25,11 +26,16 @@ class ZygoticBridge(Bridge):
     @classmethod
     def preload(cls) -> None:
         if _fault == "thread":
-            threading.Thread(target=_park.wait, daemon=True).start()
+            threading.Thread(target=_park.wait).start()
         if _fault == "late_thread":
-            threading.Timer(0.2, _park.wait).start()
+            signal.signal(signal.SIGUSR2, lambda *_: threading.Thread(target=_park.wait).start())
         if _fault == "exit":
             sys.exit(3)
+        if _fault == "print":
+            os.write(2, b"printed")
+            print("printed", flush=True)
+        if "numpy.random" in sys.modules:
+            return  # a worker calls this again; what is imported stays as it is
         fake = types.ModuleType("numpy.random")
         fake.seeds = []  # type: ignore[attr-defined]
         fake.seed = lambda: fake.seeds.append(os.getpid())  # type: ignore[attr-defined]
