@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from manybridge.errors import ClosedError, InvalidArgumentError, ManybridgeError
-from manybridge.host.calls import Call
+from manybridge.host.calls import Call, loop_future
 from manybridge.host.config import BridgeConfig, ConfigSource, read_config
 from manybridge.host.health import bridge_health, overall
 from manybridge.host.jobs import AsyncJob, JobTable
@@ -122,14 +122,15 @@ class AsyncMLBridge:
         if ":" not in command:
             command = f"{pool.name}:{command}"
         if session is None and idempotency_key is None and self._router.is_plain(command):
-            call = Call(
-                command,
-                checked_args(args),
-                asyncio.get_running_loop().create_future(),
-                checked_timeout(timeout, pool.config.default_timeout),
-            )
+            seconds = checked_timeout(timeout, pool.config.default_timeout)
+            call = Call(command, checked_args(args), future := loop_future(), seconds)
             call.traceparent = traceparent
-            return await pool.run(call)
+            pool.submit(call)
+            try:  # pool.run without its coroutine: this is the path that most calls take
+                return await future
+            except asyncio.CancelledError:
+                pool.stop_call(call, "cancelled")
+                raise
         options = self._options(pool, timeout, session, idempotency_key, traceparent)
         return await self._router.call(pool, command, checked_args(args), options)
 

@@ -112,7 +112,7 @@ class Pool:
         """Take a call. Its future gets the answer, in any case."""
         if self.closing:
             self.call_failed(call, ClosedError(f'bridge "{self.name}" is closed'))
-        elif self._quarantine and (error := self._quarantine.refusal(call)) is not None:
+        elif self._quarantine.suspects and (error := self._quarantine.refusal(call)) is not None:
             self.call_failed(call, error)
         elif call.target is not None:
             self._submit_to(call.target, call)
@@ -159,20 +159,22 @@ class Pool:
     # ------------------------------------------------------------------ the queue
 
     def _enqueue(self, call: Call, queue: deque[Call]) -> None:
-        if call.target is None and (refusal := self.supervisor.wanted()) is not None:
+        if not self.ready and call.target is None and (refusal := self.supervisor.wanted()) is not None:
             self.call_failed(call, refusal)
             return
-        if self.waiting >= self.config.max_queue:
+        config = self.config
+        if len(self._queue) + self._pinned_waiting >= config.max_queue:
             self.call_failed(call, self._overloaded(f"{self.waiting} calls wait already"))
             return
         call.sequence = next(self._sequence)
-        if self.config.queue_timeout is not None:
-            call.queue_expires = monotonic() + self.config.queue_timeout
+        if config.queue_timeout is not None:
+            call.queue_expires = monotonic() + config.queue_timeout
         self._wheel.add(call, min(call.deadline, call.queue_expires))
         queue.append(call)
         if call.target is not None:
             self._pinned_waiting += 1
-        self.supervisor.maybe_overflow()
+        if config.max_overflow:
+            self.supervisor.maybe_overflow()
 
     def _unqueue(self, call: Call) -> None:
         self._wheel.discard(call)
@@ -192,8 +194,9 @@ class Pool:
     def _dispatch(self, worker: WorkerHandle) -> None:
         # With several workers each takes its share of a short queue, so that none sits idle behind another's calls.
         share = -(-len(self._queue) // max(1, len(self.ready))) + len(worker.pinned)
-        while len(worker.calls) < worker.capacity and share > 0:
-            call = self._next_for(worker)
+        queue, pinned, calls = self._queue, worker.pinned, worker.calls
+        while len(calls) < worker.capacity and share > 0:
+            call = self._next_for(worker) if pinned or not queue else queue.popleft()
             if call is None:
                 return
             share -= 1

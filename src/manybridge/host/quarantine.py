@@ -26,31 +26,28 @@ class Quarantine:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._deaths: dict[int, tuple[int, float]] = {}
-
-    def __bool__(self) -> bool:
-        """Whether any request is suspected at all; calls cost nothing while none is."""
-        return bool(self._deaths)
+        self.suspects: dict[int, tuple[int, float]] = {}
+        """Fingerprint to deaths and when they are forgotten. Calls cost nothing while there are none."""
 
     def blame(self, call: Call, now: float) -> None:
         """A worker died by itself while it ran `call`."""
         if runs_no_bridge_code(call.command):
             return
         mark = fingerprint(call)
-        deaths, _ = self._deaths.pop(mark, (0, 0.0))
-        self._deaths[mark] = (deaths + 1, now + self._seconds)
-        if len(self._deaths) > MAX_SUSPECTS:
-            del self._deaths[next(iter(self._deaths))]
+        deaths, _ = self.suspects.pop(mark, (0, 0.0))
+        self.suspects[mark] = (deaths + 1, now + self._seconds)
+        if len(self.suspects) > MAX_SUSPECTS:
+            del self.suspects[next(iter(self.suspects))]
 
     def refusal(self, call: Call) -> CallError | None:
         """The error for a request that killed `DEADLY` workers lately; None for any other."""
         mark = fingerprint(call)
-        found = self._deaths.get(mark)
+        found = self.suspects.get(mark)
         if found is None:
             return None
         deaths, until = found
         if call.created_at >= until:
-            del self._deaths[mark]
+            del self.suspects[mark]
             return None
         if deaths < DEADLY:
             return None

@@ -52,9 +52,11 @@ class Router:
             "common:cleanup": self._clean_up,
         }
 
+        self._special = self._commands.keys() | NOT_FOR_CALLERS.keys()
+
     def is_plain(self, command: str) -> bool:
         """Whether a command, outside a session and without a key, needs nothing but a worker."""
-        return command not in self._commands and command not in NOT_FOR_CALLERS and not self._tools
+        return command not in self._special and not self._tools.tools
 
     async def close(self) -> None:
         """Cancel the calls that nobody but a key holds."""
@@ -108,7 +110,7 @@ class Router:
 
     def _offer_tools(self, options: CallOptions) -> list[Any]:
         chunks: list[Any] = []
-        if options.tools is None and self._tools:
+        if options.tools is None and self._tools.tools:
             options.tools = self._tools.run
         if options.tools is not None and options.on_event is None:
 

@@ -36,10 +36,8 @@ class ToolRegistry:
     """Owner of the tools of one host."""
 
     def __init__(self) -> None:
-        self._tools: dict[str, Tool] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._tools)
+        self.tools: dict[str, Tool] = {}
+        """Changed by `register` and `unregister` only."""
 
     def register(
         self, name: str, function: Callable[..., Any], description: str | None, parameters: dict[str, Any] | None
@@ -47,7 +45,7 @@ class ToolRegistry:
         """Add a tool, or take the place of one with that name."""
         doc = (inspect.getdoc(function) or "").partition("\n")[0]
         schema = parameters if parameters is not None else schema_of(function)
-        self._tools[name] = tool = Tool(name, function, doc if description is None else description, schema)
+        self.tools[name] = tool = Tool(name, function, doc if description is None else description, schema)
         return tool
 
     def unregister(self, name: str) -> None:
@@ -56,12 +54,12 @@ class ToolRegistry:
         Raises:
             CallError: `unknown_tool`.
         """
-        if self._tools.pop(name, None) is None:
+        if self.tools.pop(name, None) is None:
             raise self._unknown(name)
 
     def describe(self) -> list[dict[str, Any]]:
         """Return name, description and parameters of each tool."""
-        return [tool.describe() for tool in self._tools.values()]
+        return [tool.describe() for tool in self.tools.values()]
 
     async def run(self, name: str, args: dict[str, Any], timeout: float | None) -> Any:
         """Run a tool: a coroutine function on this loop, any other function on a thread.
@@ -71,7 +69,7 @@ class ToolRegistry:
             TimeoutError: it took longer than `timeout` seconds. A thread can't be stopped; its result is dropped.
             Exception: whatever the tool raises.
         """
-        tool = self._tools.get(name)
+        tool = self.tools.get(name)
         if tool is None:
             raise self._unknown(name)
         async with asyncio.timeout(timeout):
@@ -81,9 +79,9 @@ class ToolRegistry:
             return await result if inspect.isawaitable(result) else result
 
     def _unknown(self, name: str) -> CallError:
-        known = ", ".join(sorted(self._tools)) or "none"
+        known = ", ".join(sorted(self.tools)) or "none"
         text = f'no tool is registered as "{name}"; known: {known}'
-        return CallError(text, code=ErrorCode.UNKNOWN_TOOL, details={"tool": name, "known": sorted(self._tools)})
+        return CallError(text, code=ErrorCode.UNKNOWN_TOOL, details={"tool": name, "known": sorted(self.tools)})
 
 
 async def run_tool(worker: WorkerHandle, call: Call, request: dict[str, Any]) -> None:

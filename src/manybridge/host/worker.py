@@ -45,7 +45,7 @@ from manybridge.protocol.messages import (
     WorkerMessage,
 )
 
-PIPELINE_SECONDS: Final = 0.002
+PIPELINE_SECONDS: Final = 0.004
 """A worker may hold this much work ahead. Enough to hide the way to the host and back (under 0.3 ms), and little
 enough that nobody waits noticeably behind it while another worker is idle."""
 
