@@ -6,6 +6,7 @@ import asyncio
 import multiprocessing
 import statistics
 from concurrent.futures import Future, ProcessPoolExecutor, wait
+from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
 
@@ -13,7 +14,10 @@ from benchmarks.limit import Limit, limit
 from benchmarks.measure import Spread, median_ratio, repeat
 from manybridge import AsyncMLBridge, MLBridge
 
-CONFIG: Final[dict[str, Any]] = {"default": "mock", "bridges": {"mock": {"pool_size": 1, "max_queue": 1000}}}
+CONFIG: Final[dict[str, Any]] = {
+    "default": "echo",
+    "bridges": {"echo": {"python_script": str(Path(__file__).with_name("echo_bridge.py")), "max_queue": 1000}},
+}
 SIZES: Final = {"100 B": 100, "100 KB": 100_000, "10 MB": 10_000_000}
 CONCURRENCIES: Final = (1, 8, 64)
 ROUNDS: Final = 5
@@ -39,13 +43,13 @@ def run() -> dict[str, Any]:
         executor = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
         with executor, MLBridge.from_config(CONFIG) as bridge:
             executor.submit(echo, {}).result()
-            bridge.call("mock", "mock:echo", {})
+            bridge.call("echo", "echo:echo", payload_of(100))
             return asyncio.run(_measure(reference, executor, bridge))
 
 
 async def _measure(reference: Limit, executor: ProcessPoolExecutor, bridge: MLBridge) -> dict[str, Any]:
     async with AsyncMLBridge.from_config(CONFIG) as abridge:
-        await abridge.call("mock", "mock:echo", {})
+        await abridge.call("echo", "echo:echo", payload_of(100))
         round_trips = {name: await _round_trips(name, reference, executor, bridge, abridge) for name in SIZES}
         throughput = {
             name: {str(n): await _throughputs(name, n, reference, executor, abridge) for n in CONCURRENCIES}
@@ -62,7 +66,7 @@ async def _round_trips(
     for _ in range(ROUNDS):
         rounds["limit"].append(repeat(lambda: reference.round_trip(payload), times))
         rounds["async"].append([await _timed(abridge, payload) for _ in range(times)])
-        rounds["sync"].append(repeat(lambda: bridge.call("mock", "mock:echo", payload), times))
+        rounds["sync"].append(repeat(lambda: bridge.call("echo", "echo:echo", payload), times))
         rounds["executor"].append(repeat(lambda: executor.submit(echo, payload).result(), times))
     p50 = {side: [Spread.of(one).p50 for one in each] for side, each in rounds.items()}
     result: dict[str, Any] = {
@@ -75,7 +79,7 @@ async def _round_trips(
 
 async def _timed(abridge: AsyncMLBridge, payload: dict[str, Any]) -> float:
     begun = perf_counter()
-    await abridge.call("mock", "mock:echo", payload)
+    await abridge.call("echo", "echo:echo", payload)
     return perf_counter() - begun
 
 
@@ -102,7 +106,7 @@ async def _async_rate(abridge: AsyncMLBridge, payload: dict[str, Any], in_flight
         nonlocal left
         while left > 0:
             left -= 1
-            await abridge.call("mock", "mock:echo", payload)
+            await abridge.call("echo", "echo:echo", payload)
 
     begun = perf_counter()
     async with asyncio.TaskGroup() as group:

@@ -23,8 +23,8 @@ SAFE_IN_FLIGHT_BYTES = 64 * 1024
 
 
 def request_frame(id: int, payload: dict[str, Any]) -> bytes:
-    """The frame that manybridge sends for `mock:echo`."""
-    return encode_frame(codec.encode({"id": id, "command": "mock:echo", "args": payload, "deadline_ms": 60000.0}))
+    """The frame that manybridge sends for `echo:echo`."""
+    return encode_frame(codec.encode({"id": id, "command": "echo:echo", "args": payload, "deadline_ms": 60000.0}))
 
 
 def answer(connection: socket.socket) -> None:

@@ -215,10 +215,13 @@ def request_from_object(message: Any) -> Request:
         args = {}
     if _VERSION_1_FIELDS.issuperset(message):
         return Request(id, command, args, message.get("timestamp"))
+    if _PLAIN_CALL_FIELDS.issuperset(message):  # what a host sends for a call without a session
+        return Request(id, command, args, message.get("timestamp"), deadline_ms=_deadline(id, message))
     return Request(id, command, args, message.get("timestamp"), *_extensions(id, message))
 
 
 _VERSION_1_FIELDS: Final = frozenset(Request._fields) - frozenset(EXTENSION_FIELDS)
+_PLAIN_CALL_FIELDS: Final = _VERSION_1_FIELDS | {"deadline_ms"}
 
 
 def _extensions(id: MessageId, message: JSONObject) -> tuple[bool, str | None, float | None, str | None, str | None]:

@@ -214,6 +214,11 @@ class Runtime:
         self._lane.wake()
         return True
 
+    def recall(self, id: Any) -> bool:
+        """Give a call back that has not begun. False if it has, or if there is no such call."""
+        call = self.calls.find(id) if is_message_id(id) else None
+        return call is not None and self._ladder.recall(call)
+
     # ------------------------------------------------------------------ input, on the reader's thread
 
     def _new_call(self, request: Request) -> WorkerCall:
