@@ -74,9 +74,7 @@ class ResourceSpec(NamedTuple):
     """Not bound, as `create`."""
     description: str
 
-    def new(
-        self, bridge: Any, id: str, session_id: str | None = None, config: Mapping[str, Any] | None = None
-    ) -> Any:
+    def new(self, bridge: Any, id: str, session_id: str | None = None, config: Mapping[str, Any] | None = None) -> Any:
         """Make an instance on which neither `create` nor `restore` was called yet."""
         make: Any = self.cls
         instance = make.__new__(make)  # __init__ comes after the attributes, because it may use them
