@@ -52,7 +52,7 @@ def pytest_configure() -> None:
             SESSION_MARK.partition("=")[0]: SESSION_MARK.partition("=")[2],
         }
     )
-    # libuv opens a pipe for signals with the first loop of a process and keeps it: not a leak of the test that is first.
+    # libuv opens a pipe for signals with the first loop of a process and keeps it: no leak of the first test.
     uvloop.new_event_loop().close()
 
 
