@@ -8,6 +8,7 @@ they do at every start of that interpreter.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shlex
@@ -157,16 +158,7 @@ def install_command(python: str, requirements: Iterable[str]) -> str:
 
 async def _ask(path: str, names: tuple[str, ...]) -> Interpreter:
     try:
-        process = await asyncio.create_subprocess_exec(
-            path,
-            "-I",
-            "-c",
-            _PROBE,
-            *names,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        process = await _start(path, "-I", "-c", _PROBE, *names)
     except OSError as error:
         raise _bad_interpreter(path, error.strerror or str(error)) from error
     try:
@@ -175,9 +167,7 @@ async def _ask(path: str, names: tuple[str, ...]) -> Interpreter:
     except TimeoutError:
         raise _bad_interpreter(path, f"no answer within {PROBE_TIMEOUT:g} seconds") from None
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        await _end(process)
     try:
         answer: dict[str, Any] = json.loads(output)
         major, minor, micro = answer["version"]
@@ -185,6 +175,24 @@ async def _ask(path: str, names: tuple[str, ...]) -> Interpreter:
         last = errors.decode(errors="replace").strip().splitlines()[-1:] or ["no output that a Python would write"]
         raise _bad_interpreter(path, f"exit code {process.returncode}: {last[0]}") from None
     return Interpreter(path, (major, minor, micro), answer["packages"])
+
+
+async def _start(*command: str) -> asyncio.subprocess.Process:
+    pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+    starting = asyncio.ensure_future(asyncio.create_subprocess_exec(*command, stdin=null, stdout=pipe, stderr=pipe))
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:  # the host closes: nobody but us knows of the process that is being started
+        with contextlib.suppress(OSError):
+            await _end(await starting)
+        raise
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
 
 def _requirement(name: str, text: str) -> Requirement:
