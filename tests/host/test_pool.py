@@ -8,7 +8,7 @@ from time import monotonic
 import pytest
 
 from manybridge.errors import CallCancelledError, CallTimeoutError, ClosedError, OverloadedError
-from tests.host.conftest import PoolMaker
+from tests.host.conftest import HostMaker, PoolMaker
 from tests.support import MS, aeventually
 
 
@@ -185,3 +185,24 @@ async def test_options_are_not_on_the_command_line(fake_pool: PoolMaker) -> None
 
     assert "top-secret-value" not in " ".join(arguments)
     assert "--options-fd" in arguments
+
+
+async def test_short_calls_behind_a_long_one_move_to_a_worker_that_is_free(mock_host: HostMaker) -> None:
+    """They were sent ahead because calls had been short until then."""
+    ml = await mock_host(pool_size=2)
+    await ml.wait_ready("mock", 10)
+    pool = ml.pool("mock")
+    for _ in range(50):
+        await asyncio.gather(*(ml.call("mock", "echo") for _ in range(8)))
+    assert all(worker.capacity > 2 for worker in pool.ready)
+    long = [asyncio.ensure_future(ml.call("mock", "sleep", {"seconds": seconds})) for seconds in (3.0, 0.1)]
+    await asyncio.sleep(0)
+    began = monotonic()
+    answers = await asyncio.gather(*(ml.call("mock", "echo", {"n": n}) for n in range(6)))
+
+    assert answers == [{"n": n} for n in range(6)]
+    assert monotonic() - began < 2_000 * MS
+    assert not long[0].done()
+    for call in long:
+        call.cancel()
+    await asyncio.gather(*long, return_exceptions=True)

@@ -77,6 +77,8 @@ class Call:
     """Its place in the order in which calls came to wait."""
     sent_at: float | None = None
     stop_reason: StopReason | None = None
+    recalled = False
+    """Whether its worker was asked to give it back, because another one is free."""
     stopped_by: str = "queue"
     """The last rung of the ladder that was tried."""
     queue_expires = inf

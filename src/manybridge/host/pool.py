@@ -245,6 +245,10 @@ class Pool:
         elif call.stage is not CallStage.DONE:
             assert type(message) is ErrorReply
             error = error_of(message)
+            if call.recalled and call.stop_reason is None and error.details.get("stopped_by") == "queue":
+                self._requeue(call)
+                self._wheel.add(call, call.deadline)
+                return
             stopped = type(error) in {CallTimeoutError, CallCancelledError} and "stopped_by" in error.details
             self.call_failed(call, _stopped(call, worker, error) if stopped else error)
 
@@ -258,11 +262,18 @@ class Pool:
         """Replies came."""
         if self._queue or worker.pinned:
             self._dispatch(worker)
+            if self._queue and len(self.ready) > 1:
+                self.serve_waiting()  # what came back from this one is for the others
         worker.finish_drain()
         self.supervisor.worker_served(worker)
         if self._idle is not None and not self.running and not self.waiting:
             self._idle.set_result(None)
             self._idle = None
+
+    def is_stuck(self, worker: WorkerHandle) -> None:
+        """Its calls behind the first one come back, if another worker can take them."""
+        if any(not other.calls for other in self.ready):
+            worker.recall()
 
     def tool_requested(self, worker: WorkerHandle, call: Call, event: Event) -> None:
         """A handler calls a tool of its caller; it runs beside everything else."""

@@ -29,6 +29,10 @@ class Quarantine:
         self.suspects: dict[int, tuple[int, float]] = {}
         """Fingerprint to deaths and when they are forgotten. Calls cost nothing while there are none."""
 
+    def __bool__(self) -> bool:
+        """Whether any request is suspected at all."""
+        return bool(self.suspects)
+
     def blame(self, call: Call, now: float) -> None:
         """A worker died by itself while it ran `call`."""
         if runs_no_bridge_code(call.command):

@@ -52,6 +52,9 @@ enough that nobody waits noticeably behind it while another worker is idle."""
 MAX_PIPELINED: Final = 64
 """Calls that a worker may hold ahead: enough that it still has work while the host takes in a batch of its replies."""
 
+RELIEF_SECONDS: Final = 0.02
+"""Calls that were sent ahead because calls were short, and now wait behind a long one, go elsewhere after this."""
+
 SMOOTHING: Final = 0.2
 """Weight of the newest measurement in the running mean of service times."""
 
@@ -87,6 +90,10 @@ class WorkerOwner(Protocol):
 
     def call_failed(self, call: Call, error: ManybridgeError) -> None:
         """A call is over although its worker still has it."""
+        ...
+
+    def is_stuck(self, worker: WorkerHandle) -> None:
+        """Calls wait in the worker behind one that takes longer than those before it."""
         ...
 
     def has_room(self, worker: WorkerHandle) -> None:
@@ -160,6 +167,7 @@ class WorkerHandle(asyncio.Protocol):
         self._ended = self._loop.create_future()
         self._paused_by: set[Call] = set()
         self._ladder = StopLadder(self)
+        self._relief: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         return f"WorkerHandle({self.id}, pid {self.process.pid}, {self.state}, {len(self.calls)} calls)"
@@ -281,6 +289,8 @@ class WorkerHandle(asyncio.Protocol):
         if not self.calls:
             self._last_activity = now
         self.calls[id] = call
+        if len(self.calls) > 1 and self._relief is None and self.concurrency == 1:
+            self._relief = self._loop.call_later(RELIEF_SECONDS, self._look_for_relief, next(iter(self.calls)))
         self.requests += 1
         call.id, call.worker, call.stage, call.sent_at = id, self, CallStage.SENT, now
         self._write(frame)
@@ -324,6 +334,23 @@ class WorkerHandle(asyncio.Protocol):
         if frames and self._transport is not None:
             self._transport.write(b"".join(frames))
 
+    def recall(self) -> None:
+        """Ask for the calls behind the oldest one back, newest first, so that they come to wait in their order."""
+        self.capacity = min(self.capacity, 1)
+        for id, call in reversed(list(self.calls.items())[1:]):
+            if call.stop_reason is None and not call.recalled and call.target is None:
+                call.recalled = True
+                self.post("common:cancel", {"id": id, "only_waiting": True})
+
+    def _look_for_relief(self, oldest: Any) -> None:
+        self._relief = None
+        if self.state is not WorkerState.READY or len(self.calls) < 2:
+            return
+        now_oldest = next(iter(self.calls))
+        if now_oldest == oldest:
+            self._owner.is_stuck(self)
+        self._relief = self._loop.call_later(RELIEF_SECONDS, self._look_for_relief, now_oldest)
+
     # ------------------------------------------------------------------ receiving, as asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -340,17 +367,21 @@ class WorkerHandle(asyncio.Protocol):
             self._violated(error)
             return
         now = monotonic()
-        ended = 0
+        ended = returned = 0
         for message in messages:
             if isinstance(message, Event):
                 self._receive_event(message)
             elif (call := self.calls.pop(message.id, None)) is not None:
-                ended += 1
+                if call.recalled:
+                    returned += 1  # without work: says nothing about the time that a call takes
+                else:
+                    ended += 1
                 self._owner.call_ended(self, call, message, now)
             else:
                 self._receive_control(message)
         if ended:
             self._measure((now - self._last_activity) / ended)
+        if ended or returned:
             self._last_activity = now
             self._owner.has_room(self)
 
@@ -490,6 +521,8 @@ class WorkerHandle(asyncio.Protocol):
             return
         self.state = WorkerState.DEAD
         self.capacity = 0
+        if self._relief is not None:
+            self._relief.cancel()
         self.process.close()
         error = self.fatal or self.crash_error()
         for future in self._control.values():

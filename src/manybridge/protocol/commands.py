@@ -105,9 +105,12 @@ COMMON_COMMANDS: Final[dict[str, CommonCommand]] = {
     ),
     "cancel": CommonCommand(
         "Stop a call, wherever it is.",
-        {"id": {"description": "The id of the request to stop."}},
+        {
+            "id": {"description": "The id of the request to stop."},
+            "only_waiting": {"type": "boolean", "description": "Stop it only if it has not begun (default: false)."},
+        },
         ("id",),
-        "{id, state: 'cancelling' | 'unknown'}; the stopped call gets its own reply with code cancelled",
+        "{id, state: 'cancelling' | 'unknown' | 'begun'}; the stopped call gets its own reply with code cancelled",
         at_once=True,
     ),
     "call_result": CommonCommand(

@@ -128,6 +128,8 @@ class ControlCommands:
         if "id" not in request.args:
             raise BridgeError(ErrorCode.INVALID_ARGUMENT, "id: expected the id of the request to stop, found nothing")
         id = request.args["id"]
+        if request.args.get("only_waiting") is True:
+            return {"id": id, "state": "cancelling" if self._runtime.recall(id) else "begun"}
         known = self._runtime.cancel(id)
         return {"id": id, "state": "cancelling" if known else "unknown"}
 

@@ -55,6 +55,14 @@ class StopLadder:
         else:
             call.cancel_task()  # a coroutine has no better flag than its cancellation
 
+    def recall(self, call: WorkerCall) -> bool:
+        """Answer a call that has not begun, as cancelled in the queue. False if it has begun, and nothing is done."""
+        if call.stop_reason is not None or not call.claim(Stage.DONE):
+            return False
+        call.stop_reason = "cancelled"
+        self._stopped_in_queue(call)
+        return True
+
     def advance(self, call: WorkerCall, now: float) -> float | None:
         """Do what is due for a call; return the seconds until the next thing is due, or None."""
         if call.stop_requested_at is None:
