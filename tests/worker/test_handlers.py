@@ -222,7 +222,7 @@ def test_results_that_json_can_not_carry_become_something_that_it_can(
 
 @pytest.mark.parametrize("what", ["object", "keys", "deep", "loop", "trap"])
 def test_no_result_ends_the_worker_or_shows_a_repr(worker: RawWorker, what: str) -> None:
-    """Objects, odd keys, 5,000 levels, a list inside itself, a property that raises."""
+    """Objects, odd keys, 100,000 levels, a list inside itself, a property that raises."""
     assert "secret" not in str(worker.result("h:return", {"what": what}))
 
 

@@ -214,7 +214,7 @@ def read_for_ever(worker: RawWorker) -> NoReturn:
 
 def test_sigterm_never_cuts_a_frame() -> None:
     """The stream that is being written ends between two frames."""
-    for _ in range(10):
+    for _ in range(5):
         with RawWorker(bridge("stubborn"), "--mode", "host") as worker:
             worker.send("s:stream", {"size": 100_000}, stream=True)
             for _ in range(3):

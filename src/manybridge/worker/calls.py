@@ -89,12 +89,14 @@ class WorkerCall:
             self.stage = Stage.DONE
             return True
 
-    def cancel_task(self) -> None:
-        """Cancel the call's coroutine, if it has one: raised where it awaits. Any thread."""
+    def cancel_task(self) -> bool:
+        """Cancel the call's coroutine: raised where it awaits. False if it has none. Any thread."""
         task = self.task  # once: the thread that runs it takes it away when it is done
-        if task is not None:
-            with contextlib.suppress(RuntimeError):  # the user's code closed the loop
-                task.get_loop().call_soon_threadsafe(task.cancel)
+        if task is None:
+            return False
+        with contextlib.suppress(RuntimeError):  # the user's code closed the loop
+            task.get_loop().call_soon_threadsafe(task.cancel)
+        return True
 
     def context(self) -> Context:
         """What the handler gets."""

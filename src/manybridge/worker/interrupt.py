@@ -126,12 +126,12 @@ class Interrupter:
 
     def interrupt(self, call: WorkerCall) -> None:
         """Raise `Cancelled` where `call` runs; does nothing when it does not run."""
-        call.cancel_task()
+        is_coroutine = call.cancel_task()
         thread_id = call.thread_id
         if thread_id is None:
             return
         if thread_id != self._main:
-            if call.task is None:  # else the thread only waits for the event loop's, where the coroutine runs
+            if not is_coroutine:  # else the thread only waits for the event loop's, where the coroutine runs
                 self._interrupt_pool_thread(thread_id, call)
         elif self._armed is call:
             self._aim = call

@@ -91,8 +91,11 @@ class Loader:
             return error
         assert error is not None
         kind = type(error).__qualname__
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            return missing_packages(self.framework, [error.name])
+        code = ErrorCode.OUT_OF_MEMORY if isinstance(error, MemoryError) else ErrorCode.SETUP_FAILED
         failure = BridgeError(
-            ErrorCode.SETUP_FAILED,
+            code,
             f"The bridge {self.reference!r} could not be set up: {kind}: {error_text(error)}",
             type=kind,
         )

@@ -168,7 +168,7 @@ class HandlersBridge(Bridge):
     @command("return")
     def return_it(self, what: str) -> Any:
         deep: Any = []
-        for _ in range(5000):
+        for _ in range(100_000):
             deep = [deep]
         loop: list[Any] = []
         loop.append(loop)

@@ -163,14 +163,13 @@ class StubbornBridge(Bridge):
             yield "x" * size
 
     @command
-    def fork_and_wait(self, *, ctx: Context) -> None:
-        """A forked child that holds everything that a fork copies, and a parent that waits."""
+    def leave_child(self) -> dict[str, Any]:
+        """A forked child that stays and holds everything that a fork copies."""
         pid = os.fork()
         if pid == 0:
             time.sleep(60)
             os._exit(0)
-        ctx.emit(pid)
-        time.sleep(60)
+        return {"pid": pid}
 
     @command
     def crash(self, how: str) -> None:
