@@ -52,6 +52,8 @@ def pytest_configure() -> None:
             SESSION_MARK.partition("=")[0]: SESSION_MARK.partition("=")[2],
         }
     )
+    # A shell ignores SIGINT in what it starts in the background, and children inherit that; tests send it to theirs.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # libuv opens a pipe for signals with the first loop of a process and keeps it: no leak of the first test.
     uvloop.new_event_loop().close()
 

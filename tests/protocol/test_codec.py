@@ -315,3 +315,17 @@ def test_garbage_raises_nothing_but_the_one_error(path: Codec, data: bytes) -> N
             codec._decode_portable(data)
     else:
         assert same(value, codec._decode_portable(data))
+
+
+@pytest.mark.parametrize("value", [object(), {"deep": [print]}, lambda: None, {"a": 1j}])
+def test_an_argument_that_json_cannot_carry_is_refused_by_its_type(value: object) -> None:
+    """A caller can mend what it sends; a marker would be a wrong argument that nobody notices."""
+    with pytest.raises(codec.NotSerializableError, match="has no JSON form"):
+        codec.encode_request({"args": {"value": value}})
+
+
+def test_usual_types_in_a_request_get_their_json_form() -> None:
+    """Tuples, sets, dates and keys that are numbers need no help from the caller."""
+    message = {"args": {"t": (1, 2), "s": {3}, 4: "four", "text": "\ud800"}}
+
+    assert codec.decode(codec.encode_request(message)) == {"args": {"t": [1, 2], "s": [3], "4": "four", "text": "?"}}

@@ -91,13 +91,17 @@ def check_required_modules(cls: type[Bridge]) -> None:
         BridgeError: `missing_package`; details hold `modules`, `packages`, `interpreter` and the `command` to install.
     """
     missing = [name for name in cls.required_modules if not _exists(name)]
-    if not missing:
-        return
+    if missing:
+        raise missing_modules(cls.name, missing)
+
+
+def missing_modules(bridge: str, missing: list[str]) -> BridgeError:
+    """The error `missing_package` that says how to install what provides the modules that a bridge lacks."""
     packages = [package_of(name) for name in missing]
     command = install_command(packages)
-    raise BridgeError(
+    return BridgeError(
         ErrorCode.MISSING_PACKAGE,
-        f"The bridge {cls.name} needs {', '.join(missing)}, which {sys.executable} does not have. "
+        f"The bridge {bridge} needs {', '.join(missing)}, which {sys.executable} does not have. "
         f"Install with: {command}",
         details={"modules": missing, "packages": packages, "interpreter": sys.executable, "command": command},
     )

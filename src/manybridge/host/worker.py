@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 from collections import deque
+from collections.abc import Sequence
 from enum import StrEnum
 from itertools import takewhile
 from math import inf
@@ -362,10 +363,12 @@ class WorkerHandle(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes came."""
         try:
-            messages = self._connection.receive_data(data)
+            self._receive(self._connection.receive_data(data))
         except RemoteProtocolError as error:
+            self._receive(error.received)
             self._violated(error)
-            return
+
+    def _receive(self, messages: Sequence[WorkerMessage]) -> None:
         now = monotonic()
         ended = returned = 0
         for message in messages:

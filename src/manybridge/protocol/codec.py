@@ -54,6 +54,25 @@ def encode_strict(message: Any) -> bytes:
         raise NotSerializableError(str(error)) from None
 
 
+def _encode_request_portable(message: Any) -> bytes:
+    clean = sanitize(message)
+    kind = _marked_type(clean)
+    if kind is not None:
+        raise NotSerializableError(f"a value of type {kind} has no JSON form")
+    return encode(clean)
+
+
+def _marked_type(value: Any) -> str | None:
+    """The type that the first marker in a sanitised value stands for."""
+    if isinstance(value, dict):
+        if len(value) == 1 and isinstance(value.get(MARKER_KEY), str):
+            return str(value[MARKER_KEY])
+        return next((kind for item in value.values() if (kind := _marked_type(item)) is not None), None)
+    if isinstance(value, list):
+        return next((kind for item in value if (kind := _marked_type(item)) is not None), None)
+    return None
+
+
 # ---------------------------------------------------------------- what JSON can't carry
 
 
@@ -214,6 +233,15 @@ def _decode_portable(data: bytes | bytearray) -> Any:
 encode: Callable[[Any], bytes] = _encode_portable
 """Encode a message; never raises for a value of any type (see `sanitize`)."""
 
+encode_request: Callable[[Any], bytes] = _encode_request_portable
+"""Encode what a caller sends: usual types get their JSON form as in `sanitize`, but nothing becomes a marker.
+
+A caller can mend what it sends; a marker in its place would be a wrong argument that nobody notices.
+
+Raises:
+    NotSerializableError: names the type of a value that has no JSON form.
+"""
+
 decode: Callable[[bytes | bytearray], Any] = _decode_portable
 """Decode one JSON value.
 
@@ -239,6 +267,13 @@ else:
         except Exception:  # noqa: BLE001  # TypeError, ValueError, RecursionError, UnicodeEncodeError and user code's
             return _encode_portable(message)
 
+    def _encode_request_fast(message: Any) -> bytes:
+        """Encode with msgspec; what it refuses is looked at closely."""
+        try:
+            return _fast_encode(message)
+        except Exception:  # noqa: BLE001  # as above
+            return _encode_request_portable(message)
+
     def _decode_fast(data: bytes | bytearray) -> Any:
         """Decode with msgspec; what it refuses, the standard library judges, so that both environments agree."""
         try:
@@ -247,4 +282,5 @@ else:
             return _decode_portable(data)
 
     encode = _encode_fast
+    encode_request = _encode_request_fast
     decode = _decode_fast

@@ -208,8 +208,7 @@ class _Connection:
             )
         self.state = following
 
-    def _to_frame(self, message: dict[str, Any]) -> bytes:
-        payload = codec.encode(message)
+    def _to_frame(self, payload: bytes) -> bytes:
         if len(payload) > self.max_frame_bytes:
             raise LocalProtocolError(
                 ErrorCode.FRAME_TOO_LARGE,
@@ -253,14 +252,17 @@ class ClientConnection(_Connection):
         """Return the bytes of a request.
 
         Raises:
-            LocalProtocolError: the id is in use, the connection is closed, or the frame is too large; the call then
-                was not begun.
+            LocalProtocolError: the id is in use, the connection is closed, the frame is too large, or an argument has
+                no JSON form (`invalid_argument`); the call then was not begun.
         """
         if self.state is ConnectionState.CLOSED:
             raise LocalProtocolError(ErrorCode.PROTOCOL_VIOLATION, "the connection is closed")
         if request.id in self._calls:
             raise LocalProtocolError(ErrorCode.PROTOCOL_VIOLATION, f"call {request.id!r} is open already")
-        data = self._to_frame(request_to_object(request))
+        try:
+            data = self._to_frame(codec.encode_request(request_to_object(request)))
+        except codec.NotSerializableError as error:
+            raise LocalProtocolError(ErrorCode.INVALID_ARGUMENT, f"{request.command}: {error}") from None
         self._calls.begin(request.id, stream=request.stream)
         return data
 
@@ -268,9 +270,16 @@ class ClientConnection(_Connection):
         """Take bytes from the worker and return the messages that they complete, in order.
 
         Raises:
-            RemoteProtocolError: the worker broke the protocol; messages before the breach in `data` are lost with it.
+            RemoteProtocolError: the worker broke the protocol. Its `received` has the messages before the breach: what
+                a worker finished in order stays finished, wherever the stream was cut into reads.
         """
-        return [self._receive_frame(frame) for frame in self._decoder.receive_data(data)]
+        messages: list[WorkerMessage] = []
+        try:
+            messages.extend(self._receive_frame(frame) for frame in self._decoder.receive_data(data))
+        except RemoteProtocolError as error:
+            error.received = messages
+            raise
+        return messages
 
     def _receive_frame(self, frame: bytes | bytearray | OversizedFrame) -> WorkerMessage:
         message = worker_message_from_object(self._from_frame(frame))
@@ -314,13 +323,13 @@ class WorkerConnection(_Connection):
                 latter case the call stays open, so that a shorter error can be sent for it.
         """
         if isinstance(message, Event):
-            return self._to_frame(worker_message_to_object(message))
+            return self._to_frame(codec.encode(worker_message_to_object(message)))
         id = message.id
         if id is None:  # answers bytes that no call could be read from
-            return self._to_frame(worker_message_to_object(message))
+            return self._to_frame(codec.encode(worker_message_to_object(message)))
         if not self.lenient and id not in self._calls:
             raise LocalProtocolError(ErrorCode.PROTOCOL_VIOLATION, f"call {id!r} is not open")
-        data = self._to_frame(worker_message_to_object(message))
+        data = self._to_frame(codec.encode(worker_message_to_object(message)))
         if not self.lenient or is_message_id(id):
             self._calls.finish(id)
         return data

@@ -12,6 +12,7 @@ Tree of the exceptions of this module::
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
@@ -166,4 +167,10 @@ class LocalProtocolError(ProtocolError):
 
 
 class RemoteProtocolError(ProtocolError):
-    """The other end sent something that is not legal. `code` says what to answer."""
+    """The other end sent something that is not legal. `code` says what to answer.
+
+    Attributes:
+        received: the messages that came before it in the same read, still to be handled.
+    """
+
+    received: Sequence[Any] = ()

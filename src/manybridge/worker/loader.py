@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Any
 
 from manybridge.bridge import Bridge, BridgeError, WorkerInfo
-from manybridge.bridge.loading import BUNDLED, check_required_modules, load_bridge
+from manybridge.bridge.loading import BUNDLED, check_required_modules, load_bridge, missing_modules
 from manybridge.protocol.errors import ErrorCode
 from manybridge.worker.failures import error_text, hide_options
 from manybridge.worker.interrupt import Terminated
@@ -92,7 +92,7 @@ class Loader:
         assert error is not None
         kind = type(error).__qualname__
         if isinstance(error, ModuleNotFoundError) and error.name:
-            return missing_packages(self.framework, [error.name])
+            return missing_modules(self.bridge_class.name if self.bridge_class else self.reference, [error.name])
         code = ErrorCode.OUT_OF_MEMORY if isinstance(error, MemoryError) else ErrorCode.SETUP_FAILED
         failure = BridgeError(
             code,
