@@ -35,6 +35,17 @@ def test_the_wait_doubles_with_every_crash_up_to_the_limit() -> None:
     assert waits == [0.0, 1.0, 2.0, 4.0, 4.0]
 
 
+def test_a_worker_that_had_served_is_replaced_at_once() -> None:
+    """Starting works; many such crashes open the breaker all the same."""
+    tested = breaker(max_crashes=3)
+    for now in (100.0, 101.0):
+        tested.crashed(now, CRASH, served=True)
+        assert tested.wait(now) == 0.0
+    tested.crashed(102.0, CRASH, served=True)
+
+    assert tested.state is BreakerState.OPEN
+
+
 def test_crashes_that_are_older_than_the_window_are_forgotten() -> None:
     """After a quiet window the next crash is the first one again."""
     tested = breaker()

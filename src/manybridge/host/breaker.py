@@ -44,11 +44,20 @@ class Breaker:
         """What the last worker died of."""
         self._crashes: deque[float] = deque()
         self._lasting_failures = 0
+        self._in_a_row = 0
+        """Crashes since a worker last answered a call."""
         self._open_until = 0.0
 
-    def crashed(self, now: float, cause: ManybridgeError) -> None:
-        """A worker died by itself, or did not become ready."""
+    def crashed(self, now: float, cause: ManybridgeError, *, served: bool = False) -> None:
+        """A worker died by itself, or did not become ready.
+
+        Args:
+            now: monotonic.
+            cause: what it died of.
+            served: whether it had answered a call: then starting works, and nothing is gained by waiting.
+        """
         self.cause = cause
+        self._in_a_row = 1 if served else self._in_a_row + 1
         if self.state is BreakerState.OPEN:
             return  # one of several that failed together
         if cause.code not in PASSING_CODES:
@@ -74,7 +83,7 @@ class Breaker:
         if self.state is not BreakerState.CLOSED:
             return None
         self._forget_old(now)
-        repeated = len(self._crashes) - 1  # the first replacement starts at once
+        repeated = min(len(self._crashes), self._in_a_row) - 1  # the first replacement starts at once
         if repeated <= 0:
             return 0.0
         since = now - self._crashes[-1]

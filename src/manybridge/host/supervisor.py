@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from itertools import count
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -130,7 +131,7 @@ class Supervisor:
             error = worker.fatal or worker.crash_error()
             self._pool.stats.crashed += 1
             _log.warning("%s", error)
-            self.breaker.crashed(monotonic(), error)
+            self.breaker.crashed(monotonic(), error, served=worker.service_time != inf)
         self.ensure()
 
     def recycle(self, worker: WorkerHandle, reason: str) -> None:
@@ -155,6 +156,7 @@ class Supervisor:
             self._pool.tasks.start(self._roll(list(self._pool.ready)), "replace all workers")
         for worker in self._pool.ready[config.pool_size :]:
             self._retire(worker)
+        self._inspect_later()
         self.ensure()
 
     def closing(self) -> None:
@@ -320,7 +322,10 @@ class Supervisor:
     # ------------------------------------------------------------------ age and memory
 
     def _inspect_later(self) -> None:
-        if not self._closing:
+        config = self._pool.config
+        if self._inspection is not None:
+            self._inspection.cancel()
+        if not self._closing and (config.max_age is not None or config.max_memory_mb is not None):
             self._inspection = asyncio.get_running_loop().call_later(INSPECTION_SECONDS, self._inspect)
 
     def _inspect(self) -> None:
