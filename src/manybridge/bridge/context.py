@@ -121,9 +121,10 @@ class Context:
         session_id: the caller's session, or None.
         traceparent: W3C trace context, or None.
         deadline: on the clock of `time.monotonic`, in seconds; None if the call may take for ever.
+        streaming: whether the caller takes events. Emitting is always allowed; ask before you pay for a stream.
     """
 
-    __slots__ = ("_channel", "call_id", "command", "deadline", "session_id", "traceparent")
+    __slots__ = ("_channel", "call_id", "command", "deadline", "session_id", "streaming", "traceparent")
 
     def __init__(
         self,
@@ -134,6 +135,7 @@ class Context:
         session_id: str | None = None,
         traceparent: str | None = None,
         deadline: float | None = None,
+        streaming: bool = False,
     ) -> None:
         self._channel = channel
         self.call_id = call_id
@@ -141,6 +143,7 @@ class Context:
         self.session_id = session_id
         self.traceparent = traceparent
         self.deadline = deadline
+        self.streaming = streaming
 
     @staticmethod
     def detached(
@@ -230,7 +233,7 @@ class DetachedContext(Context):
     def __init__(self, tools: Mapping[str, Callable[..., Any]], session_id: str | None, deadline: float | None) -> None:
         self._channel_state = _RecordingChannel(tools)
         self.events = self._channel_state.events
-        super().__init__(self._channel_state, session_id=session_id, deadline=deadline)
+        super().__init__(self._channel_state, session_id=session_id, deadline=deadline, streaming=True)
 
     def cancel(self) -> None:
         """Make `cancelled` true from now on."""

@@ -173,6 +173,7 @@ class BridgeHarness:
                 command=f"{self.bridge.name}:{spec.name}",
                 session_id=session_id or self._session_id,
                 deadline=None if timeout is None else monotonic() + timeout,
+                streaming=True,
             )
         answer = spec.function(**kwargs)
         if spec.kind == "generator":

@@ -108,6 +108,7 @@ class WorkerCall:
             session_id=request.session_id,
             traceparent=request.traceparent,
             deadline=self.deadline,
+            streaming=request.stream,
         )
 
     @property

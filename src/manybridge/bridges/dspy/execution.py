@@ -73,7 +73,7 @@ async def run(call: CallSettings, module: Any, inputs: dict[str, Any]) -> dict[s
     with settings_of(call) as running:
         if not _is_async(module):
             prediction = module(**inputs)
-        elif is_streamed(call.ctx):
+        elif call.ctx.streaming:
             prediction = await _stream(call, module, inputs)
         else:
             prediction = await module.acall(**inputs)
@@ -82,13 +82,6 @@ async def run(call: CallSettings, module: Any, inputs: dict[str, Any]) -> dict[s
 
 def _is_async(module: Any) -> bool:
     return hasattr(module, "aforward") and hasattr(module, "acall")
-
-
-def is_streamed(ctx: Context) -> bool:
-    """Whether the caller takes events, so that asking the model for a stream is worth its price."""
-    channel = getattr(ctx, "_channel", None)
-    request = getattr(channel, "request", None)
-    return bool(getattr(ctx, "streaming", getattr(request, "stream", False)))
 
 
 async def _stream(call: CallSettings, module: Any, inputs: dict[str, Any]) -> Any:
