@@ -255,6 +255,13 @@ def test_a_forked_child_dies_of_sigterm_as_others_do(worker: RawWorker) -> None:
     assert worker.result("h:terminate_child") == {"status": -15}
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_handlers_may_use_multiprocessing(method: str) -> None:
+    """Its children find the bridge's module and manybridge; its helpers end with the worker."""
+    with RawWorker(bridge("handlers")) as worker:
+        assert worker.result("h:pool", {"method": method}) == {"squares": [0, 1, 4, 9, 16]}
+
+
 def test_a_forked_child_does_not_hold_the_stream_open() -> None:
     """The client sees the end of the worker at once, although a child of user code lives on for a moment."""
     with RawWorker("mock") as worker:

@@ -139,6 +139,22 @@ def test_a_caller_that_takes_no_events_has_no_tools(worker: RawWorker, command: 
     assert worker.result(command, waiting(command))["failed"] == "unknown_tool"
 
 
+@pytest.mark.parametrize("command", ["k:tool", "k:atool"])
+def test_a_client_that_finished_writing_can_not_answer_any_more(worker: RawWorker, command: str) -> None:
+    """Who waits hears so at once, and so does who asks later."""
+    number, _ = begin(worker, command, waiting(command))
+    queued = worker.send(command, waiting(command), stream=True)
+    worker.end_of_input()
+    replies: dict[int, str] = {}
+    while len(replies) < 2:
+        message = worker.read()
+        if "event" not in message:
+            replies[message["id"]] = message["result"]["failed"]
+    assert replies == {number: "host_closed", queued: "host_closed"}
+    worker.assert_closed()
+    assert worker.ended() == 0
+
+
 def test_arguments_over_the_frame_limit_are_an_error_in_the_handler() -> None:
     """The client reads a log line in the place of the call."""
     with RawWorker(bridge("keeper"), "--max-frame-bytes", "5000") as worker:

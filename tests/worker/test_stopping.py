@@ -135,6 +135,20 @@ def test_a_queued_call_never_begins(hosted: RawWorker) -> None:
     assert hosted.result("s:facts")["finished"] == ["check"]
 
 
+def test_a_call_that_waits_can_be_called_back_and_one_that_runs_can_not(hosted: RawWorker) -> None:
+    """A host gives what waits here to a worker that is free."""
+    running = start(hosted, "check")
+    waiting = hosted.send("s:quick")
+    for id in (running, 999, None):
+        state = hosted.result_beside(running, "common:cancel", {"id": id, "only_waiting": True})
+        assert state == {"id": id, "state": "begun"}
+    asked = hosted.send("common:cancel", {"id": waiting, "only_waiting": True})
+    replies = {message["id"]: message for message in (hosted.read() for _ in range(2))}
+    assert replies[asked]["result"] == {"id": waiting, "state": "cancelling"}
+    assert error_of(replies[waiting])["details"] == {"stopped_by": "queue"}
+    assert cancel(hosted, running)["details"]["stopped_by"] == "cooperative"
+
+
 def test_cancelling_what_is_not_there_is_no_error(worker: RawWorker) -> None:
     """A call may end while its cancel is on the way."""
     number = worker.send("s:quick")

@@ -24,8 +24,10 @@ def make_importable() -> None:
     spec.loader.exec_module(module)
 
 
-if __name__ == "__main__":
+if __name__ in {"__main__", "__mp_main__"}:  # a process that user code starts through multiprocessing needs it too
     make_importable()
+
+if __name__ == "__main__":
     from manybridge.worker.main import main
 
     sys.exit(main(sys.argv[1:]))

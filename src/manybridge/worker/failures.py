@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from manybridge.bridge import BridgeError
+from manybridge.bridge.loading import missing_modules
 from manybridge.protocol.errors import ErrorCode, is_retryable
 from manybridge.protocol.messages import ErrorInfo
 
@@ -62,7 +63,11 @@ def _translated(error: BaseException, bridge: Bridge | None) -> BridgeError | No
     except Exception as failure:  # noqa: BLE001  # user code; the first error is the one that the caller must see
         sys.stderr.write(f"translate_error failed with {type(failure).__qualname__}: {error_text(failure)}\n")
         return None
-    return translated if isinstance(translated, BridgeError) else None
+    if isinstance(translated, BridgeError):
+        return translated
+    if isinstance(error, ModuleNotFoundError) and error.name and bridge is not None:
+        return missing_modules(bridge.name, [error.name])
+    return None
 
 
 def _message(error: BaseException) -> str:

@@ -55,6 +55,7 @@ class HostCalls:
         self._attend = attend
         self._numbers = itertools.count(1)
         self._open: dict[str, _Waiting] = {}
+        self._closed = False
 
     def call(self, call: WorkerCall, tool: str, args: dict[str, Any], timeout: float | None) -> Any:
         """Call `tool` and block until it answered.
@@ -116,6 +117,15 @@ class HostCalls:
         waiting.deliver()
         return {}
 
+    def end_of_input(self) -> None:
+        """The client closed its end, so no answer can come any more; who waits for one hears so."""
+        self._closed = True
+        for call_id in list(self._open):
+            waiting = self._open.pop(call_id, None)
+            if waiting is not None:
+                waiting.outcome = (None, _nobody_answers())
+                waiting.deliver()
+
     def _new(self, call: WorkerCall, deliver: Callable[[], None]) -> tuple[str, _Waiting]:
         return f"host-{next(self._numbers)}", _Waiting(call, deliver)
 
@@ -128,10 +138,16 @@ class HostCalls:
                 details={"tool": tool},
             )
         self._open[call_id] = waiting
+        if self._closed:  # asked after it can be found: an end that comes now finds it
+            raise _nobody_answers()
         deadline_ms = None if timeout is None or timeout == inf else round(timeout * 1000)
         data = {"call_id": call_id, "tool": tool, "args": args, "deadline_ms": deadline_ms}
         self._outbox.send_event(request.id, EVENT_CALL, data)
         self._attend()
+
+
+def _nobody_answers() -> BridgeError:
+    return BridgeError(ErrorCode.HOST_CLOSED, "The client closed its end; its tools can't answer any more.")
 
 
 def _late(tool: str, timeout: float | None) -> BridgeError:

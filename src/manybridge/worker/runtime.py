@@ -165,6 +165,7 @@ class Runtime:
 
     def _end_of_input(self) -> None:
         self.connection.receive_eof()
+        self.host_calls.end_of_input()
         self._exit_if_alone()
 
     def _exit_if_alone(self) -> None:

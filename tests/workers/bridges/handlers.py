@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import datetime as dt
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -33,6 +34,10 @@ class Trap:
 
     def item(self) -> NoReturn:
         raise RuntimeError("no value here")
+
+
+def square(number: int) -> int:
+    return number * number
 
 
 class HandlersBridge(Bridge):
@@ -288,6 +293,12 @@ class HandlersBridge(Bridge):
         os.close(reading)
         os.close(writing)
         return {"status": os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}
+
+    @command
+    def pool(self, method: str) -> dict[str, Any]:
+        """Work in processes of multiprocessing."""
+        with multiprocessing.get_context(method).Pool(2) as pool:
+            return {"squares": pool.map(square, range(5))}
 
     # -- run-time registration
 
