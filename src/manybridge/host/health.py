@@ -9,7 +9,7 @@ from typing import Any, Final
 from manybridge.errors import ManybridgeError
 from manybridge.host.breaker import BreakerState
 from manybridge.host.pool import Pool
-from manybridge.host.worker import WorkerHandle
+from manybridge.host.worker import WorkerHandle, WorkerState
 
 PROBE_SECONDS: Final = 1.0
 """A worker's control lane answers in milliseconds even while user code runs; only C code that keeps the interpreter's
@@ -18,7 +18,7 @@ lock, or a stopped process, makes it take longer."""
 
 async def bridge_health(pool: Pool, *, probe: bool) -> dict[str, Any]:
     """Describe one bridge: state, reason, workers, queue."""
-    workers = [worker.describe() for worker in pool.workers]
+    workers = [_describe(worker) for worker in pool.workers]
     if probe:
         answers = await asyncio.gather(*(_answers(worker) for worker in pool.ready))
         silent = {worker.id for worker, answered in zip(list(pool.ready), answers, strict=False) if not answered}
@@ -46,6 +46,23 @@ def overall(bridges: dict[str, dict[str, Any]]) -> str:
     if states <= {"ready", "idle"}:
         return "ok"
     return "failed" if states == {"failed"} else "degraded"
+
+
+def _describe(worker: WorkerHandle) -> dict[str, Any]:
+    oldest = next(iter(worker.calls.values()), None)
+    busy_seconds = 0.0 if oldest is None or oldest.sent_at is None else monotonic() - oldest.sent_at
+    return {
+        "id": worker.id,
+        "pid": worker.process.pid,
+        "state": "busy" if worker.state is WorkerState.READY and worker.calls else worker.state.value,
+        "generation": worker.generation,
+        "started_by": worker.started_by,
+        "uptime": round(worker.process.uptime, 3),
+        "busy_seconds": round(busy_seconds, 3),
+        "current_call": oldest.command if oldest is not None else None,
+        "calls": len(worker.calls),
+        "requests": worker.requests,
+    }
 
 
 def _state(pool: Pool, silent: int) -> tuple[str, str | None]:

@@ -28,14 +28,16 @@ from manybridge.errors import (
 from manybridge.host.calls import Call, CallStage, StopReason
 from manybridge.host.config import BridgeConfig
 from manybridge.host.deadlines import DeadlineWheel
+from manybridge.host.death import crash_error
 from manybridge.host.guardian import Guardian
 from manybridge.host.launcher import WorkerPlan
+from manybridge.host.own_requests import error_of
 from manybridge.host.quarantine import Quarantine
 from manybridge.host.stats import PoolStats
 from manybridge.host.supervisor import Supervisor
 from manybridge.host.tasks import TaskSet
 from manybridge.host.tools import run_tool
-from manybridge.host.worker import WorkerHandle, error_of
+from manybridge.host.worker import WorkerHandle
 from manybridge.protocol.messages import ErrorReply, Event, Reply
 
 _log = logging.getLogger("manybridge.host")
@@ -213,7 +215,7 @@ class Pool:
             self.stop_call(call, "timeout")
 
     def _overloaded(self, reason: str) -> OverloadedError:
-        serving = [worker.service_time for worker in self.ready if worker.service_time != inf]
+        serving = [worker.pace.service_time for worker in self.ready if worker.pace.service_time != inf]
         each = sum(serving) / len(serving) if serving else 1.0
         hint = min(LONGEST_RETRY_HINT, max(0.05, each * (self.waiting + 1) / max(1, len(self.ready))))
         details = {
@@ -273,7 +275,7 @@ class Pool:
     def is_stuck(self, worker: WorkerHandle) -> None:
         """Its calls behind the first one come back, if another worker can take them."""
         if any(not other.calls for other in self.ready):
-            worker.recall()
+            worker.pace.recall()
 
     def tool_requested(self, worker: WorkerHandle, call: Call, event: Event) -> None:
         """A handler calls a tool of its caller; it runs beside everything else."""
@@ -363,7 +365,7 @@ class Pool:
         elif begun:
             if not worker.expected_end:
                 self._quarantine.blame(call, monotonic())
-            self.call_failed(call, worker.fatal or worker.crash_error())
+            self.call_failed(call, worker.fatal or crash_error(worker))
         elif call.target is not None:
             self.call_failed(call, _gone(worker))
         else:

@@ -21,8 +21,9 @@ from typing import Any, Final, Literal
 from manybridge.errors import InvalidArgumentError, ManybridgeError, ResourceError
 from manybridge.host.calls import Call, loop_future
 from manybridge.host.options import CallOptions
+from manybridge.host.own_requests import ignore_outcome
 from manybridge.host.pool import Pool, WorkerGoneError
-from manybridge.host.worker import WorkerHandle, ignore_outcome
+from manybridge.host.worker import WorkerHandle
 from manybridge.protocol.errors import ErrorCode
 from manybridge.protocol.messages import json_type
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from manybridge.errors import ManybridgeError, WorkerStartError
 from manybridge.host.breaker import Breaker, BreakerState
 from manybridge.host.config import BridgeConfig
+from manybridge.host.death import crash_error
 from manybridge.host.launcher import Launcher, SpawnLauncher, WorkerOrder, WorkerPlan
 from manybridge.host.memory import group_memory
 from manybridge.host.requirements import check_requirements, check_variables
@@ -128,10 +129,10 @@ class Supervisor:
         if not worker.was_ready or self._closing:
             return
         if not worker.expected_end:
-            error = worker.fatal or worker.crash_error()
+            error = worker.fatal or crash_error(worker)
             self._pool.stats.crashed += 1
             _log.warning("%s", error)
-            self.breaker.crashed(monotonic(), error, served=worker.service_time != inf)
+            self.breaker.crashed(monotonic(), error, served=worker.pace.service_time != inf)
         self.ensure()
 
     def recycle(self, worker: WorkerHandle, reason: str) -> None:

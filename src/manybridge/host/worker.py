@@ -1,4 +1,4 @@
-"""One worker: its process, its connection, the calls that it has.
+"""One worker: its life, and the calls that it has.
 
 States: starting -> loading -> ready -> (retiring | poisoned) -> dead. `busy` is a ready worker with calls.
 
@@ -15,23 +15,27 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 from collections import deque
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import partial
 from itertools import takewhile
 from math import inf
 from time import monotonic
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final
 
 import manybridge
-from manybridge.errors import ManybridgeError, WorkerCrashedError, WorkerError, WorkerStartError, error_for
+from manybridge.errors import ManybridgeError, WorkerError, error_for
 from manybridge.host.calls import Call, CallStage, StopReason
 from manybridge.host.config import BridgeConfig
+from manybridge.host.death import crash_error
 from manybridge.host.launcher import Launched, WorkerOrder
+from manybridge.host.link import WorkerLink
+from manybridge.host.own_requests import OwnRequests
+from manybridge.host.pace import Pace
 from manybridge.host.process import ExitStatus
 from manybridge.host.stopping import StopLadder
-from manybridge.protocol.connection import ClientConnection
+from manybridge.host.worker_owner import WorkerOwner
 from manybridge.protocol.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
 from manybridge.protocol.messages import (
     CODECS,
@@ -41,23 +45,9 @@ from manybridge.protocol.messages import (
     ErrorInfo,
     ErrorReply,
     Event,
-    Reply,
     Request,
     WorkerMessage,
 )
-
-PIPELINE_SECONDS: Final = 0.004
-"""A worker may hold this much work ahead. Enough to hide the way to the host and back (under 0.3 ms), and little
-enough that nobody waits noticeably behind it while another worker is idle."""
-
-MAX_PIPELINED: Final = 64
-"""Calls that a worker may hold ahead: enough that it still has work while the host takes in a batch of its replies."""
-
-RELIEF_SECONDS: Final = 0.02
-"""Calls that were sent ahead because calls were short, and now wait behind a long one, go elsewhere after this."""
-
-SMOOTHING: Final = 0.2
-"""Weight of the newest measurement in the running mean of service times."""
 
 STREAM_PATIENCE: Final = 0.5
 """Seconds that may lie between the end of a worker's stream and its exit, and the other way round. A process that
@@ -65,10 +55,6 @@ does not end after it closed its stream is killed."""
 
 HELD_SECONDS: Final = 0.025
 """A worker holds replies back for 2 ms, and its watch looks every 5 ms; this is beyond both on a busy machine."""
-
-
-FATAL_MARK: Final = "Fatal Python error"
-"""How the interpreter's fault handler begins."""
 
 
 class WorkerState(StrEnum):
@@ -82,40 +68,8 @@ class WorkerState(StrEnum):
     DEAD = "dead"
 
 
-class WorkerOwner(Protocol):
-    """What a worker tells its pool."""
-
-    def call_ended(self, worker: WorkerHandle, call: Call, message: Reply | ErrorReply, now: float) -> None:
-        """A reply came for a call."""
-        ...
-
-    def call_failed(self, call: Call, error: ManybridgeError) -> None:
-        """A call is over although its worker still has it."""
-        ...
-
-    def is_stuck(self, worker: WorkerHandle) -> None:
-        """Calls wait in the worker behind one that takes longer than those before it."""
-        ...
-
-    def has_room(self, worker: WorkerHandle) -> None:
-        """Replies came; the worker may take more calls."""
-        ...
-
-    def tool_requested(self, worker: WorkerHandle, call: Call, event: Event) -> None:
-        """The worker calls a tool of the caller."""
-        ...
-
-    def poisoned(self, worker: WorkerHandle) -> None:
-        """The worker takes no calls any more and will be killed: start its replacement."""
-        ...
-
-    def died(self, worker: WorkerHandle) -> None:
-        """The process has ended; `worker.calls` holds what it left."""
-        ...
-
-
-class WorkerHandle(asyncio.Protocol):
-    """The host's side of one worker. Owner of its connection and of the calls that were sent to it.
+class WorkerHandle:
+    """The host's side of one worker. Owner of its life and of the calls that were sent to it.
 
     Args:
         order: who it is.
@@ -126,8 +80,6 @@ class WorkerHandle(asyncio.Protocol):
     """
 
     requests = 0
-    service_time = inf
-    """Running mean, seconds; inf before the first call."""
     load_seconds: float | None = None
     was_ready = False
     exit_status: ExitStatus | None = None
@@ -155,20 +107,16 @@ class WorkerHandle(asyncio.Protocol):
         self.hello: dict[str, Any] = {}
         self._owner = owner
         self._loop = asyncio.get_running_loop()
-        self._sock = launched.sock
-        self._connection = ClientConnection(config.max_frame_bytes)
-        self._control: dict[Any, asyncio.Future[Any]] = {}
-        self._next_id = 0
-        self._transport: asyncio.Transport | None = None
-        self._drain_sock: socket.socket | None = None
-        self._outgoing: list[bytes] | None = None
-        self._write_at_once = False
+        self._link = WorkerLink(launched.sock, config.max_frame_bytes, self)
+        self._encode = self._link.protocol.send_request
+        self._write = self._link.write
+        self._own_requests = OwnRequests(self._link)
+        self.control, self.post = self._own_requests.send, self._own_requests.post
+        """Make a request of the host itself: with a future for its answer, and without."""
         self._last_activity = 0.0
-        self._stream_ended = False
         self._ended = self._loop.create_future()
-        self._paused_by: set[Call] = set()
         self._ladder = StopLadder(self)
-        self._relief: asyncio.TimerHandle | None = None
+        self.pace = Pace(self, owner.is_stuck)
 
     def __repr__(self) -> str:
         return f"WorkerHandle({self.id}, pid {self.process.pid}, {self.state}, {len(self.calls)} calls)"
@@ -177,11 +125,7 @@ class WorkerHandle(asyncio.Protocol):
 
     async def connect(self) -> None:
         """Take over the socket and the exit of the process."""
-        # A write to a worker that has just died fails before what it said last was read. This copy of the
-        # descriptor reads the rest, so that a call that it did finish is not run again by another worker.
-        self._drain_sock = self._sock.dup()
-        self._drain_sock.setblocking(False)
-        await self._loop.create_unix_connection(lambda: self, sock=self._sock)
+        await self._link.open()
         self.process.watch(self._process_ended)
 
     async def handshake(self) -> None:
@@ -193,7 +137,7 @@ class WorkerHandle(asyncio.Protocol):
         client = {"name": "manybridge-host", "version": manybridge.__version__, "pid": os.getpid()}
         hello = {"protocol": PROTOCOL_VERSION, "codec": CODECS[0], "features": list(FEATURES), "client": client}
         self.hello = await self.control("common:hello", hello)
-        self._connection.accept_hello()
+        self._link.protocol.accept_hello()
         self.state = WorkerState.LOADING
         facts = await self.control("common:warm_up", {})
         self.load_seconds = facts.get("load_seconds")
@@ -206,34 +150,6 @@ class WorkerHandle(asyncio.Protocol):
     def is_ready(self) -> bool:
         """Whether it takes calls."""
         return self.state is WorkerState.READY
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether it has calls."""
-        return bool(self.calls)
-
-    @property
-    def busy_seconds(self) -> float:
-        """How long the oldest call has been with it."""
-        oldest = next(iter(self.calls.values()), None)
-        return 0.0 if oldest is None or oldest.sent_at is None else monotonic() - oldest.sent_at
-
-    def describe(self) -> dict[str, Any]:
-        """What health says about it."""
-        oldest = next(iter(self.calls.values()), None)
-        state = "busy" if self.state is WorkerState.READY and self.calls else self.state.value
-        return {
-            "id": self.id,
-            "pid": self.process.pid,
-            "state": state,
-            "generation": self.generation,
-            "started_by": self.started_by,
-            "uptime": round(self.process.uptime, 3),
-            "busy_seconds": round(self.busy_seconds, 3),
-            "current_call": oldest.command if oldest is not None else None,
-            "calls": len(self.calls),
-            "requests": self.requests,
-        }
 
     def retire(self) -> None:
         """Take no new calls; those that it has go on."""
@@ -249,7 +165,7 @@ class WorkerHandle(asyncio.Protocol):
         """
         self.expected_end = True
         self.capacity = 0
-        if self._transport is not None and self.state is not WorkerState.DEAD:
+        if self._link.is_open and self.state is not WorkerState.DEAD:
             self.post("common:shutdown", {})
             await self._ends_within(grace)
         for number, patience in ((signal.SIGTERM, self.config.term_grace), (signal.SIGKILL, None)):
@@ -278,97 +194,30 @@ class WorkerHandle(asyncio.Protocol):
         Raises:
             ManybridgeError: the frame is too large; the worker did not get it.
         """
-        self._next_id = id = self._next_id + 1
+        id = next(self._link.ids)
         now = monotonic()
         deadline = call.deadline
         remaining = None if deadline == inf else max(0, int((deadline - now) * 1000))
         request = Request(id, call.command, call.args, None, call.stream, call.session_id, remaining, call.traceparent)
         try:
-            frame = self._connection.send_request(request)
+            frame = self._encode(request)
         except LocalProtocolError as error:
             raise error_for(ErrorInfo.of(error.code, error.message, **error.details)) from None
         if not self.calls:
             self._last_activity = now
         self.calls[id] = call
-        if len(self.calls) > 1 and self._relief is None and self.concurrency == 1:
-            self._relief = self._loop.call_later(RELIEF_SECONDS, self._look_for_relief, next(iter(self.calls)))
+        if len(self.calls) > 1 and self.pace.watch is None and self.concurrency == 1:
+            self.pace.begin_watch()
         self.requests += 1
         call.id, call.worker, call.stage, call.sent_at = id, self, CallStage.SENT, now
         self._write(frame)
         if call.on_sent is not None:
             call.on_sent()
 
-    def control(self, command: str, args: dict[str, Any], *, session_id: str | None = None) -> asyncio.Future[Any]:
-        """Send a request of the host itself. The future fails with `ManybridgeError`."""
-        self._next_id = id = self._next_id + 1
-        future = self._loop.create_future()
-        if self.state is WorkerState.DEAD:
-            future.set_exception(self.crash_error("is dead"))
-            return future
-        self._control[id] = future
-        self._write(self._connection.send_request(Request(id, command, args, session_id=session_id)))
-        return future
+    # ------------------------------------------------------------------ receiving: what the link tells
 
-    def post(self, command: str, args: dict[str, Any]) -> None:
-        """Send a request of the host itself whose answer nobody waits for.
-
-        Raises:
-            LocalProtocolError: it is too large for a frame.
-        """
-        self.control(command, args).add_done_callback(ignore_outcome)
-
-    def _write(self, frame: bytes) -> None:
-        if self._transport is None:
-            return
-        if self._outgoing is not None:
-            self._outgoing.append(frame)
-            return
-        # The first frame of an iteration goes out at once, for the single caller's sake; those that follow in the
-        # same iteration share a write.
-        self._transport.write(frame)
-        if not self._write_at_once:
-            self._outgoing = []
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        frames, self._outgoing = self._outgoing, None
-        if frames and self._transport is not None:
-            self._transport.write(b"".join(frames))
-
-    def recall(self) -> None:
-        """Ask for the calls behind the oldest one back, newest first, so that they come to wait in their order."""
-        self.capacity = min(self.capacity, 1)
-        for id, call in reversed(list(self.calls.items())[1:]):
-            if call.stop_reason is None and not call.recalled and call.target is None:
-                call.recalled = True
-                self.post("common:cancel", {"id": id, "only_waiting": True})
-
-    def _look_for_relief(self, oldest: Any) -> None:
-        self._relief = None
-        if self.state is not WorkerState.READY or len(self.calls) < 2:
-            return
-        now_oldest = next(iter(self.calls))
-        if now_oldest == oldest:
-            self._owner.is_stuck(self)
-        self._relief = self._loop.call_later(RELIEF_SECONDS, self._look_for_relief, now_oldest)
-
-    # ------------------------------------------------------------------ receiving, as asyncio.Protocol
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """asyncio: the socket is ours."""
-        self._transport = cast(asyncio.Transport, transport)
-        # uvloop's transports join the writes of an iteration themselves.
-        self._write_at_once = False
-
-    def data_received(self, data: bytes) -> None:
-        """asyncio: bytes came."""
-        try:
-            self._receive(self._connection.receive_data(data))
-        except RemoteProtocolError as error:
-            self._receive(error.received)
-            self._violated(error)
-
-    def _receive(self, messages: Sequence[WorkerMessage]) -> None:
+    def link_received(self, messages: Sequence[WorkerMessage]) -> None:
+        """Replies to calls and to requests of the host, and events."""
         now = monotonic()
         ended = returned = 0
         for message in messages:
@@ -380,38 +229,30 @@ class WorkerHandle(asyncio.Protocol):
                 else:
                     ended += 1
                 self._owner.call_ended(self, call, message, now)
-            else:
-                self._receive_control(message)
+            elif message.id is not None:
+                self._own_requests.answered(message)
+            else:  # What it could not read is ours, so whose call is lost can't be known.
+                text = f"it could not read: {message.error if isinstance(message, ErrorReply) else message}"
+                self.link_violated(RemoteProtocolError(ErrorCode.PROTOCOL_VIOLATION, text))
         if ended:
-            self._measure((now - self._last_activity) / ended)
+            self.pace.measured((now - self._last_activity) / ended)
         if ended or returned:
             self._last_activity = now
             self._owner.has_room(self)
 
-    def eof_received(self) -> bool:
-        """asyncio: the worker closed its end; the transport closes too."""
-        return False
+    def link_violated(self, error: RemoteProtocolError) -> None:
+        """Nothing that it says can be trusted any more."""
+        text = f"worker {self.id} broke the protocol and was killed: {error.message}"
+        details = {**self.facts(), "violation": str(error.code), **error.details}
+        self.kill(WorkerError(text, code=ErrorCode.PROTOCOL_VIOLATION, retryable=True, details=details))
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
-        """asyncio: the socket is closed."""
-        self._read_rest()
-        self._transport = None
-        self._stream_ended = True
+    def link_closed(self) -> None:
+        """It has ended, or closed its end of the stream, after which it is good for nothing."""
         if self.exit_status is not None:
             self._finish()
         else:
-            self._loop.call_later(0.0 if self.expected_end else STREAM_PATIENCE, self._kill_leftover)
-
-    def _read_rest(self) -> None:
-        sock, self._drain_sock = self._drain_sock, None
-        if sock is None:
-            return
-        with sock, contextlib.suppress(OSError):
-            while data := sock.recv(65536):
-                self.data_received(data)
-
-    def _kill_leftover(self) -> None:
-        self.process.signal_group(signal.SIGKILL)
+            patience = 0.0 if self.expected_end else STREAM_PATIENCE
+            self._loop.call_later(patience, self.process.signal_group, signal.SIGKILL)
 
     def _receive_event(self, event: Event) -> None:
         call = self.calls.get(event.id)
@@ -422,44 +263,16 @@ class WorkerHandle(asyncio.Protocol):
         elif call.on_event is not None:
             call.on_event(event)
 
-    def _receive_control(self, message: WorkerMessage) -> None:
-        if message.id is None:
-            assert type(message) is ErrorReply
-            # What it could not read is ours, so whose call is lost can't be known.
-            self._violated(RemoteProtocolError(ErrorCode.PROTOCOL_VIOLATION, f"it could not read: {message.error}"))
-            return
-        future = self._control.pop(message.id, None)
-        if future is None or future.done():
-            return
-        if type(message) is Reply:
-            future.set_result(message.result)
-        elif type(message) is ErrorReply:
-            future.set_exception(error_of(message))
-
-    def _violated(self, error: RemoteProtocolError) -> None:
-        text = f"worker {self.id} broke the protocol and was killed: {error.message}"
-        details = {**self.facts(), "violation": str(error.code), **error.details}
-        self.kill(WorkerError(text, code=ErrorCode.PROTOCOL_VIOLATION, retryable=True, details=details))
-
-    def _measure(self, seconds: float) -> None:
-        mean = self.service_time
-        self.service_time = mean = seconds if mean == inf else mean + SMOOTHING * (seconds - mean)
-        if self.capacity and self.concurrency == 1:
-            self.capacity = MAX_PIPELINED if mean <= 0 else max(1, min(MAX_PIPELINED, int(PIPELINE_SECONDS / mean)))
-
     # ------------------------------------------------------------------ back-pressure of streams
 
     def pause_for(self, call: Call) -> None:
         """Stop reading: the reader of this call's stream is slower than the worker."""
-        if self._transport is not None and call.id in self.calls:
-            self._paused_by.add(call)
-            self._transport.pause_reading()
+        if call.id in self.calls:
+            self._link.pause_for(call)
 
     def resume_for(self, call: Call) -> None:
         """The reader of this call's stream has caught up, or left."""
-        self._paused_by.discard(call)
-        if not self._paused_by and self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+        self._link.resume_for(call)
 
     # ------------------------------------------------------------------ stopping and dying
 
@@ -506,67 +319,25 @@ class WorkerHandle(asyncio.Protocol):
 
     def _process_ended(self, status: ExitStatus) -> None:
         self.exit_status = status
-        self._paused_by.clear()
-        if self._stream_ended:
+        self._link.resume()
+        if self._link.has_ended:
             self._finish()
             return
-        if self._transport is not None:
-            self._transport.resume_reading()
         # A descriptor that leaked into some other process may keep the stream open: do not wait for its end.
-        self._loop.call_later(STREAM_PATIENCE / 5, self._abort_stream)
-
-    def _abort_stream(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
+        self._loop.call_later(STREAM_PATIENCE / 5, self._link.abort)
 
     def _finish(self) -> None:
         if self.state is WorkerState.DEAD:
             return
         self.state = WorkerState.DEAD
         self.capacity = 0
-        if self._relief is not None:
-            self._relief.cancel()
+        self.pace.end_watch()
         self.process.close()
-        error = self.fatal or self.crash_error()
-        for future in self._control.values():
-            if not future.done():
-                future.set_exception(error)
-                future.exception()  # nobody may be waiting any more
-        self._control.clear()
+        self._own_requests.end(self.fatal or crash_error(self), partial(crash_error, self, "is dead"))
         self._owner.died(self)
         if not self._ended.done():
             self._ended.set_result(None)
 
-    def crash_error(self, what: str = "") -> ManybridgeError:
-        """The error of a call, or of a start, that this worker's death has ended."""
-        status = self.exit_status or ExitStatus()
-        tail = self.process.tail.lines()
-        what = what or (f"died ({status})" if self.was_ready else f"died while it started ({status})")
-        text = f"worker {self.id} (pid {self.process.pid}) {what} after {self.process.uptime:.1f} s"
-        if last := _last_line(tail):
-            text += f"; its last words: {last}"
-        details = {**self.facts(), **status.details(), "stderr_tail": tail}
-        return (WorkerCrashedError if self.was_ready else WorkerStartError)(text, details=details)
-
     def facts(self) -> dict[str, Any]:
         """Who it is, for `details` of an error."""
         return {"worker_id": self.id, "pid": self.process.pid, "uptime": round(self.process.uptime, 3)}
-
-
-def error_of(reply: ErrorReply) -> ManybridgeError:
-    """The exception of a failed reply."""
-    return error_for(reply.info or ErrorInfo(ErrorCode.HANDLER_ERROR.value, reply.error))
-
-
-def ignore_outcome(future: asyncio.Future[Any]) -> None:
-    """Read a future's exception, so that asyncio does not report that nobody did."""
-    if not future.cancelled():
-        future.exception()
-
-
-def _last_line(lines: list[str]) -> str:
-    # The cause stands before the stacks that a fatal signal leaves, and their end says nothing.
-    fatal = next((line for line in lines if line.startswith(FATAL_MARK)), None)
-    if fatal is not None:
-        return fatal.strip()[:300]
-    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
