@@ -59,6 +59,23 @@ async def test_an_unknown_type_lists_the_known_ones(mock_host: HostMaker) -> Non
     assert caught.value.code == "unknown_resource_type"
 
 
+async def test_listing_an_unknown_type_is_an_error_and_not_an_empty_list(mock_host: HostMaker) -> None:
+    """As a worker answers it, for the method and for the command; a type without resources is an empty list."""
+    ml = await mock_host()
+
+    assert await ml.list_resources("mock", "counter") == []
+    for listing in (
+        ml.list_resources("mock", "nope"),
+        ml.call("mock", "common:list_resources", {"type": "nope"}),
+        ml.call("mock", "common:list_resources", {"type": "nope"}, session="s"),
+    ):
+        with pytest.raises(ResourceError, match=r"Unknown resource type: nope .*counter") as caught:
+            await listing
+        assert caught.value.code == "unknown_resource_type"
+        assert caught.value.details["type"] == "nope"
+        assert "counter" in caught.value.details["known"]
+
+
 async def test_a_stateless_resource_is_made_wherever_it_is_needed(mock_host: HostMaker) -> None:
     """Executions at the same time use all workers."""
     ml = await mock_host(pool_size=2)

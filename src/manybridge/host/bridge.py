@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from math import inf
 from types import TracebackType
 from typing import Any, Self
 
-from manybridge.errors import ClosedError, InvalidArgumentError, ManybridgeError
+from manybridge.errors import ClosedError, ManybridgeError
+from manybridge.host.arguments import (
+    checked_args,
+    checked_name,
+    checked_seconds,
+    checked_text,
+    checked_timeout,
+    maybe_name,
+    wrong_argument,
+)
 from manybridge.host.calls import Call, loop_future
 from manybridge.host.config import BridgeConfig, ConfigSource, read_config
 from manybridge.host.health import bridge_health, overall
 from manybridge.host.jobs import AsyncJob, JobTable
-from manybridge.host.options import CallOptions, checked_timeout
+from manybridge.host.options import CallOptions
 from manybridge.host.pool import Pool
 from manybridge.host.pools import PoolSet
 from manybridge.host.registry import Registry
@@ -36,7 +45,8 @@ class AsyncMLBridge:
     `namespace:operation`; without a namespace it gets the bridge's. `timeout` is in seconds and includes waiting for a
     worker; None means the bridge's `default_timeout`, `math.inf` no limit. `session` is the id of a session, which is
     made on first use. `idempotency_key` makes equal calls one. Every method raises `ManybridgeError` and nothing else
-    but `asyncio.CancelledError`; cancelling the task of a call stops the call's work.
+    but `asyncio.CancelledError` and the `TimeoutError` of a wait that says so; a mistyped argument is
+    `InvalidArgumentError`. Cancelling the task of a call stops the call's work.
     """
 
     def __init__(self, config: ConfigSource = None) -> None:
@@ -75,7 +85,8 @@ class AsyncMLBridge:
             ManybridgeError: the reason why it can't.
             TimeoutError: it is not ready within `timeout` seconds; it goes on starting.
         """
-        await self.pool(bridge).wait_ready(timeout)
+        seconds = checked_timeout(timeout, None)
+        await self.pool(bridge).wait_ready(None if seconds == inf else seconds)
 
     async def close(self, drain: float | None = None) -> None:
         """Take no more calls, let those that run end, then end every worker. Calling it again does nothing.
@@ -83,13 +94,14 @@ class AsyncMLBridge:
         Args:
             drain: seconds that running calls get; the configured `shutdown_timeout` if left out.
         """
+        drain = self._config.limits.shutdown_timeout if drain is None else checked_seconds(drain, "drain")
         if self._closed:
             return
         self._closed = True
         if not self._started:
             return
         self._sessions.close_all()
-        await self._pools.close(self._config.limits.shutdown_timeout if drain is None else drain)
+        await self._pools.close(drain)
         await self._jobs.close()
         await self._router.close()
         await self._tasks.cancel()
@@ -119,12 +131,15 @@ class AsyncMLBridge:
     ) -> Any:
         """Make a call and return its result."""
         pool = self.pool(bridge)
+        if type(command) is not str:
+            command = checked_text(command, "command")
         if ":" not in command:
             command = f"{pool.name}:{command}"
         if session is None and idempotency_key is None and self._router.is_plain(command):
             seconds = checked_timeout(timeout, pool.config.default_timeout)
             call = Call(command, checked_args(args), future := loop_future(), seconds)
-            call.traceparent = traceparent
+            if traceparent is not None:
+                call.traceparent = checked_text(traceparent, "traceparent")
             pool.submit(call)
             try:  # pool.run without its coroutine: this is the path that most calls take
                 return await future
@@ -176,7 +191,9 @@ class AsyncMLBridge:
             The results in the order of the calls.
         """
         pool = self.pool(bridge)
-        items = [dict(zip(("command", "args"), self._batch_item(pool, each), strict=True)) for each in calls]
+        if not isinstance(calls, Iterable):
+            raise wrong_argument("calls", "a list of mappings with a command and args", calls)
+        items = [self._batch_item(pool, each, f"calls[{index}]") for index, each in enumerate(calls)]
         outcomes = await self._router.batch(pool, items, self._options(pool, timeout, session, None, None))
         if not return_exceptions:
             for outcome in outcomes:
@@ -258,14 +275,22 @@ class AsyncMLBridge:
 
     async def get_resource(self, bridge: str | None, id: str, *, session: str | None = None) -> Resource:
         """Return what is known of a resource."""
-        return self._resources.find(self.pool(bridge).name, id, session).resource
+        name = self.pool(bridge).name
+        return self._resources.find(name, checked_name(id, "id"), maybe_name(session, "session")).resource
 
     async def list_resources(
         self, bridge: str | None = None, type: str | None = None, *, session: str | None = None
     ) -> list[Resource]:
-        """Return the resources of a bridge (of all bridges for None), oldest first."""
-        name = None if bridge is None else self.pool(bridge).name
-        return self._resources.visible(name, type, session)
+        """Return the resources of a bridge (of all bridges for None), oldest first.
+
+        With a `type` that the bridge does not have it is `unknown_resource_type`. Of all bridges, any name will do.
+        """
+        maybe_name(type, "type")
+        if bridge is None:
+            return self._resources.visible(None, type, maybe_name(session, "session"))
+        pool = self.pool(bridge)
+        options = self._options(pool, None, session, None, None)
+        return await self._resources.find_all(pool, {"type": type}, options)
 
     async def delete_resource(
         self, bridge: str | None, id: str, *, timeout: float | None = None, session: str | None = None
@@ -377,6 +402,7 @@ class AsyncMLBridge:
     async def register_bridge(self, name: str, config: BridgeConfig | Mapping[str, Any] | str) -> None:
         """Add a bridge while running. A string is what it would have as `bridge`, or a Python file's path."""
         self._open()
+        checked_name(name, "name")
         if isinstance(config, str):
             config = {"python_script" if config.partition(":")[0].endswith(".py") else "bridge": config}
         self._registry.register(name, config)
@@ -459,20 +485,23 @@ class AsyncMLBridge:
         self, bridge: str | None, command: str, args: Mapping[str, Any] | None
     ) -> tuple[Pool, str, dict[str, Any]]:
         pool = self.pool(bridge)
-        return pool, command if ":" in command else f"{pool.name}:{command}", checked_args(args)
+        return pool, _full_command(pool, command, "command"), checked_args(args)
 
-    def _batch_item(self, pool: Pool, item: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        command = item.get("command") if isinstance(item, Mapping) else None
-        if not isinstance(command, str):
-            raise InvalidArgumentError("calls: expected mappings with a command and args")
-        return self._prepare(pool.name, command, item.get("args"))[1:]
+    @staticmethod
+    def _batch_item(pool: Pool, item: Mapping[str, Any], place: str) -> dict[str, Any]:
+        if not isinstance(item, Mapping):
+            raise wrong_argument(place, "a mapping with a command and args", item)
+        command = _full_command(pool, item.get("command"), f"{place}.command")
+        return {"command": command, "args": checked_args(item.get("args"), f"{place}.args")}
 
     @staticmethod
     def _options(
         pool: Pool, timeout: float | None, session: str | None, key: str | None, traceparent: str | None
     ) -> CallOptions:
         seconds = checked_timeout(timeout, pool.config.default_timeout)
-        return CallOptions(seconds, session, key, traceparent)
+        if traceparent is not None:
+            checked_text(traceparent, "traceparent")
+        return CallOptions(seconds, maybe_name(session, "session"), maybe_name(key, "idempotency_key"), traceparent)
 
     def _worker_gone(self, worker: Any) -> None:
         self._resources.forget_worker(worker)
@@ -489,16 +518,7 @@ class AsyncMLBridge:
             self._tasks.start(self._router.end_session(session), f"end session {session.id}")
 
 
-def checked_args(args: Mapping[str, Any] | None, name: str = "args") -> dict[str, Any]:
-    """Return the arguments as a dictionary; `name` is what an error calls them.
-
-    Raises:
-        InvalidArgumentError: they are no mapping.
-    """
-    if args is None:
-        return {}
-    if isinstance(args, dict):
-        return args
-    if isinstance(args, Mapping):
-        return dict(args)
-    raise InvalidArgumentError(f"{name}: expected a mapping of names to values, found {type(args).__name__}")
+def _full_command(pool: Pool, command: Any, name: str) -> str:
+    """Return a command with its namespace; `name` is what an error calls it."""
+    command = checked_text(command, name)
+    return command if ":" in command else f"{pool.name}:{command}"

@@ -55,12 +55,15 @@ def read_document(source: Mapping[str, Any] | str | os.PathLike[str] | None, env
         environ: where MANYBRIDGE_CONFIG is looked up.
 
     Raises:
-        ConfigError: the file is missing, unreadable or not TOML.
+        ConfigError: the file is missing, unreadable or not TOML; or it is none of these.
     """
     if isinstance(source, Mapping):
         return Document(dict(source), "the given mapping", Path.cwd())
-    if source is not None:
+    if isinstance(source, (str, os.PathLike)):
         return read_file(Path(source).expanduser())
+    if source is not None:
+        text = f"expected a mapping, the path of a file, or None, found {type(source).__name__}"
+        raise config_error([Problem("the given configuration", "", text)])
     if named := environ.get(CONFIG_VARIABLE):
         return read_file(Path(named).expanduser())
     found = find_config(Path.cwd())

@@ -12,6 +12,7 @@ from time import monotonic, time
 from typing import Any, Final
 
 from manybridge.errors import CallCancelledError, CallError, ManybridgeError
+from manybridge.host.arguments import checked_text
 from manybridge.host.calls import Call, CallStage
 from manybridge.host.options import CallOptions
 from manybridge.host.streams import StreamEvent
@@ -245,8 +246,9 @@ class JobTable:
 
         Raises:
             CallError: `job_not_found`.
+            InvalidArgumentError: the id is no text.
         """
-        if id not in self._jobs:
+        if checked_text(id, "id") not in self._jobs:
             raise CallError(f'there is no job "{id}"', code=ErrorCode.JOB_NOT_FOUND, details={"job": id})
         return self._jobs[id]
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from math import inf
 from time import monotonic
 
-from manybridge.errors import InvalidArgumentError
 from manybridge.host.calls import Call, ToolRunner
 from manybridge.host.worker import WorkerHandle
 from manybridge.protocol.messages import Event
@@ -43,17 +42,3 @@ class CallOptions:
         call.stream = self.on_event is not None or self.tools is not None
         if self.on_call is not None:
             self.on_call(call)
-
-
-def checked_timeout(timeout: float | None, default: float | None) -> float:
-    """Return the seconds that a call has: its own, else the bridge's, else no limit.
-
-    Raises:
-        InvalidArgumentError: it is no number of seconds, or below zero.
-    """
-    if timeout is None:
-        return inf if default is None else default
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
-        text = f"timeout: expected seconds >= 0, math.inf for no limit, or None for the default; found {timeout!r}"
-        raise InvalidArgumentError(text, details={"problems": [{"argument": "timeout", "expected": "seconds >= 0"}]})
-    return timeout

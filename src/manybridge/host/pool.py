@@ -399,7 +399,7 @@ class Pool:
         self.supervisor.closing()
         if drain > 0 and (self.running or (self.waiting and self.ready)):
             self._idle = asyncio.get_running_loop().create_future()
-            await asyncio.wait({self._idle}, timeout=drain)
+            await asyncio.wait({self._idle}, timeout=None if drain == inf else drain)
             self._idle = None
         self.not_ready(ClosedError(f'bridge "{self.name}" is closed'))
         self.fail_waiting(lambda: ClosedError(f'bridge "{self.name}" is closed'))

@@ -52,9 +52,10 @@ class PoolSet:
 
         Raises:
             ClosedError: the host is closed.
+            InvalidArgumentError: the name is no text.
             RegistryError: `unknown_bridge`.
         """
-        pool = self._pools.get(name) if name is not None else None
+        pool = self._pools.get(name) if isinstance(name, str) else None
         if pool is None:
             if self._closed:
                 raise ClosedError("the host is closed")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from manybridge.errors import RegistryError
+from manybridge.host.arguments import checked_name, checked_text
 from manybridge.host.config import BridgeConfig, HostConfig, make_bridge_config, update_bridge_config
 from manybridge.host.config_problems import closest, did_you_mean
 from manybridge.protocol.errors import ErrorCode
@@ -84,12 +85,13 @@ class Registry:
 
         Raises:
             RegistryError: `unknown_bridge`; details hold `bridge`, `known` and, if one is near, `closest`.
+            InvalidArgumentError: the name is no text.
         """
         if name is None:
             if self.default is None:
                 raise self._unknown(None, "the call names no bridge and no default is configured")
             return self.default
-        if name not in self._bridges:
+        if checked_text(name, "bridge") not in self._bridges:
             raise self._unknown(name, f'no bridge is registered as "{name}"{did_you_mean(name, self._bridges)}')
         return name
 
@@ -112,8 +114,9 @@ class Registry:
         Raises:
             ConfigError: the values are wrong; the registry is as it was.
             RegistryError: the name is taken (`config_error`).
+            InvalidArgumentError: the name is no text, or empty.
         """
-        old = self._bridges.get(name)
+        old = self._bridges.get(checked_name(name, "name"))
         if old is not None and not replace:
             text = f'a bridge is registered as "{name}" already; change it with update_bridge, or unregister it first'
             raise RegistryError(text, code=ErrorCode.CONFIG_ERROR, details={"bridge": name})

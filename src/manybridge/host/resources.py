@@ -107,7 +107,7 @@ class ResourceTable:
         Raises:
             ManybridgeError: as the worker says, or `resource_not_found`, `resource_lost`.
         """
-        record = self.find(pool.name, args.get("id"), options.session)
+        record = self.find(pool.name, _text(args, "id"), options.session)
         inputs = _object(args, "inputs")
         for attempt in range(MAX_PLACEMENTS):
             worker = await self._place(pool, record, options)
@@ -128,20 +128,41 @@ class ResourceTable:
         Raises:
             ResourceError: `resource_not_found`.
         """
-        record = self.find(pool.name, args.get("id"), options.session)
+        record = self.find(pool.name, _text(args, "id"), options.session)
         await self._drop(pool, record)
         return {"id": record.resource.id, "deleted": True}
 
-    def find(self, bridge: str, id: Any, session: str | None) -> Record:
+    def get(self, pool: Pool, args: dict[str, Any], options: CallOptions) -> Resource:
+        """Describe a resource: `{id}`.
+
+        Raises:
+            ResourceError: `resource_not_found`.
+        """
+        return self.find(pool.name, _text(args, "id"), options.session).resource
+
+    def find(self, bridge: str, id: str, session: str | None) -> Record:
         """Return the record of a resource that this caller may see.
 
         Raises:
             ResourceError: `resource_not_found`; the same for a missing and for somebody else's resource.
         """
-        record = self._records.get((bridge, id)) if isinstance(id, str) else None
+        record = self._records.get((bridge, id))
         if record is None or record.resource.session not in (None, session):
             raise ResourceError(f"Resource not found: {id}", details={"id": id, "bridge": bridge})
         return record
+
+    async def find_all(self, pool: Pool, args: dict[str, Any], options: CallOptions) -> list[Resource]:
+        """Describe the resources of one bridge that this caller may see, of one type if `type` is given.
+
+        Raises:
+            ResourceError: `unknown_resource_type`, and not an empty list: it is most likely misspelt.
+            ManybridgeError: the bridge could not be asked which types it has.
+        """
+        kind = None if args.get("type") is None else _text(args, "type")
+        found = self.visible(pool.name, kind, options.session)
+        if kind is not None and not found:
+            await self._check_type(pool, kind, options)
+        return found
 
     def visible(self, bridge: str | None, kind: str | None, session: str | None) -> list[Resource]:
         """Describe the resources that this caller may see, oldest first."""
@@ -210,7 +231,7 @@ class ResourceTable:
             args["state"] = record.state
         idle = [each for each in pool.ready if not each.calls and each not in record.holders]
         target = options.target if options.target is not None and options.target.is_ready else next(iter(idle), None)
-        call = _call("common:create_resource", args, replace_quietly(options, resource.session), target)
+        call = _call("common:create_resource", args, quiet_options(options, resource.session), target)
         try:
             await pool.run(call)
         except ResourceError as error:
@@ -296,13 +317,29 @@ class ResourceTable:
     async def _policy(self, pool: Pool, kind: str) -> Policy:
         key = (pool.name, kind)
         if key not in self._policies:
-            facts = await pool.run(_call("common:capabilities", {}, CallOptions(30.0), None))
-            for name, described in facts.get("resources", {}).items():
-                self._policies[pool.name, name] = described.get("policy", "recreate")
+            await self._ask_types(pool, CallOptions(30.0))
         return self._policies.get(key, "recreate")
 
+    async def _check_type(self, pool: Pool, kind: str, options: CallOptions) -> None:
+        """Make sure that a bridge has a type; only one that is not known yet costs a question."""
+        if (pool.name, kind) in self._policies:
+            return
+        known = await self._ask_types(pool, quiet_options(options, None))
+        if kind not in known:
+            has = f"it has {', '.join(known)}" if known else "it has none"
+            text = f"Unknown resource type: {kind} (bridge {pool.name!r}: {has})"
+            details = {"type": kind, "known": known}
+            raise ResourceError(text, code=ErrorCode.UNKNOWN_RESOURCE_TYPE, details=details)
 
-def replace_quietly(options: CallOptions, session: str | None) -> CallOptions:
+    async def _ask_types(self, pool: Pool, options: CallOptions) -> list[str]:
+        facts = await pool.run(_call("common:capabilities", {}, options, None))
+        types = facts.get("resources", {})
+        for name, described in types.items():
+            self._policies[pool.name, name] = described.get("policy", "recreate")
+        return sorted(types)
+
+
+def quiet_options(options: CallOptions, session: str | None) -> CallOptions:
     """The same deadline and session's name, for a step whose events are nobody's."""
     quiet = CallOptions(options.timeout, session)
     quiet.deadline = options.deadline

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Final
 
 from manybridge.errors import CallError, InvalidArgumentError, ManybridgeError
+from manybridge.host.arguments import wrong_argument
 from manybridge.host.calls import Call, loop_future
 from manybridge.host.idempotency import IdempotencyTable
 from manybridge.host.options import CallOptions
@@ -19,7 +20,7 @@ from manybridge.host.resources import Resource, ResourceTable
 from manybridge.host.sessions import Session, SessionTable, current_session
 from manybridge.host.tools import ToolRegistry
 from manybridge.protocol.errors import ErrorCode
-from manybridge.protocol.messages import EVENT_CHUNK, Event
+from manybridge.protocol.messages import EVENT_CHUNK, Event, json_type
 
 HostCommand = Callable[[Pool, dict[str, Any], CallOptions], Awaitable[Any]]
 
@@ -130,10 +131,10 @@ class Router:
         return described
 
     async def _get_resource(self, pool: Pool, args: dict[str, Any], options: CallOptions) -> dict[str, Any]:
-        return describe_resource(self._resources.find(pool.name, args.get("id"), options.session).resource)
+        return describe_resource(self._resources.get(pool, args, options))
 
     async def _list_resources(self, pool: Pool, args: dict[str, Any], options: CallOptions) -> dict[str, Any]:
-        found = self._resources.visible(pool.name, args.get("type"), options.session)
+        found = await self._resources.find_all(pool, args, options)
         return {"resources": [describe_resource(each) for each in found], "total_count": len(found)}
 
     async def _batch(self, pool: Pool, args: dict[str, Any], options: CallOptions) -> dict[str, Any]:
@@ -202,7 +203,7 @@ def _bind(session: Session, pool: Pool, last: list[Call]) -> None:
 
 def _batch_items(calls: Any) -> list[dict[str, Any]]:
     if not isinstance(calls, list):
-        raise InvalidArgumentError("calls: expected an array of {command, args}")
+        raise wrong_argument("calls", "an array of {command, args}", calls, json_type(calls))
     for index, item in enumerate(calls):
         if not isinstance(item, dict) or not isinstance(item.get("command"), str):
             raise InvalidArgumentError(f"calls[{index}]: expected an object with a command")

@@ -18,7 +18,8 @@ from math import inf
 from time import monotonic, time
 from typing import Final, Literal, TypeAlias, get_args
 
-from manybridge.errors import CallTimeoutError, InvalidArgumentError, SessionError
+from manybridge.errors import CallTimeoutError, SessionError
+from manybridge.host.arguments import checked_name, checked_seconds, maybe_name, wrong_argument
 from manybridge.host.worker import WorkerHandle
 from manybridge.protocol.errors import ErrorCode
 
@@ -127,19 +128,18 @@ class SessionTable:
         """Make a session.
 
         Raises:
-            InvalidArgumentError: a policy that does not exist.
+            InvalidArgumentError: a policy that does not exist, an id that is no text, a lease that is no time.
             SessionError: the id is taken (`session_busy` is for calls; this is `conflict`), or there are too many.
         """
         _one_of("affinity", affinity, get_args(Affinity))
         _one_of("concurrency", concurrency, get_args(Concurrency))
-        if lease is not None and not lease > 0:
-            raise InvalidArgumentError(f"lease: expected seconds above 0, found {lease!r}")
-        if id is not None and id in self._sessions:
+        lease = self._lease if lease is None else _checked_lease(lease)
+        if maybe_name(id, "id") in self._sessions:
             raise SessionError(f'there is a session "{id}" already', code=ErrorCode.CONFLICT, retryable=False)
         if len(self._sessions) >= self._max_sessions:
             raise SessionError(f"{self._max_sessions} sessions are open already", code=ErrorCode.OVERLOADED)
         id = id or f"session-{secrets.token_hex(4)}"
-        made = Session(id, affinity, concurrency, lease or self._lease)  # type: ignore[arg-type]  # checked above
+        made = Session(id, affinity, concurrency, lease)  # type: ignore[arg-type]  # checked above
         self._sessions[id] = made
         self._sweep_later()
         return made
@@ -149,8 +149,9 @@ class SessionTable:
 
         Raises:
             SessionError: `session_not_found`.
+            InvalidArgumentError: the id is no text, or empty.
         """
-        session = self._sessions.get(id)
+        session = self._sessions.get(checked_name(id, "id"))
         if session is None:
             raise SessionError(f'there is no session "{id}", or its lease ran out', details={"session": id})
         return session
@@ -168,9 +169,7 @@ class SessionTable:
         """Begin a session's lease anew, with another length if one is given."""
         session = self.get(id)
         if lease is not None:
-            if not lease > 0:
-                raise InvalidArgumentError(f"lease: expected seconds above 0, found {lease!r}")
-            session.lease = lease
+            session.lease = _checked_lease(lease)
         session.touch()
         return session
 
@@ -264,4 +263,11 @@ class SessionTable:
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise InvalidArgumentError(f"{name}: expected one of {', '.join(known)}; found {value!r}")
+        found = f'"{value}"' if isinstance(value, str) else None
+        raise wrong_argument(name, f"one of {', '.join(known)}", value, found)
+
+
+def _checked_lease(lease: float) -> float:
+    if checked_seconds(lease, "lease") > 0:
+        return lease
+    raise wrong_argument("lease", "seconds above 0", lease, "0")

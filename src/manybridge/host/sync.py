@@ -17,11 +17,11 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from manybridge.errors import ClosedError, ManybridgeError
-from manybridge.host.bridge import AsyncMLBridge, checked_args
+from manybridge.host.arguments import checked_args, checked_text, checked_timeout
+from manybridge.host.bridge import AsyncMLBridge
 from manybridge.host.calls import Call
 from manybridge.host.config import BridgeConfig, ConfigSource
 from manybridge.host.jobs import AsyncJob, JobProgress, JobState
-from manybridge.host.options import checked_timeout
 from manybridge.host.resources import Resource
 from manybridge.host.sessions import SessionInfo
 from manybridge.host.streams import AsyncStream, StreamEvent
@@ -100,6 +100,8 @@ class MLBridge:
         traceparent: str | None = None,
     ) -> Any:
         """Make a call and return its result."""
+        if type(command) is not str:
+            command = checked_text(command, "command")
         plain = session is None and idempotency_key is None and traceparent is None
         if not plain or not self._bridge.is_plain(command):
             return self._run(

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 from manybridge.errors import CallError, ManybridgeError
+from manybridge.host.arguments import checked_args, checked_function, checked_name, checked_text
 from manybridge.host.calls import Call
 from manybridge.host.sessions import current_session
 from manybridge.host.worker import WorkerHandle
@@ -42,10 +43,17 @@ class ToolRegistry:
     def register(
         self, name: str, function: Callable[..., Any], description: str | None, parameters: dict[str, Any] | None
     ) -> Tool:
-        """Add a tool, or take the place of one with that name."""
+        """Add a tool, or take the place of one with that name.
+
+        Raises:
+            InvalidArgumentError: the name is no text or empty, the function is none, or what describes it is mistyped.
+        """
+        checked_name(name, "name")
+        checked_function(function, "function")
         doc = (inspect.getdoc(function) or "").partition("\n")[0]
-        schema = parameters if parameters is not None else schema_of(function)
-        self.tools[name] = tool = Tool(name, function, doc if description is None else description, schema)
+        told = doc if description is None else checked_text(description, "description")
+        schema = schema_of(function) if parameters is None else checked_args(parameters, "parameters")
+        self.tools[name] = tool = Tool(name, function, told, schema)
         return tool
 
     def unregister(self, name: str) -> None:
@@ -53,8 +61,9 @@ class ToolRegistry:
 
         Raises:
             CallError: `unknown_tool`.
+            InvalidArgumentError: the name is no text.
         """
-        if self.tools.pop(name, None) is None:
+        if self.tools.pop(checked_text(name, "name"), None) is None:
             raise self._unknown(name)
 
     def describe(self) -> list[dict[str, Any]]:
@@ -126,11 +135,15 @@ _JSON_TYPES: Final[dict[Any, dict[str, Any]]] = {
 
 def schema_of(function: Callable[..., Any]) -> dict[str, Any]:
     """Make the JSON Schema of a function's arguments from its annotations; what has none takes anything."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some functions of C have none
+        return {"type": "object"}
     hints = _hints(function)
     properties: dict[str, Any] = {}
     required: list[str] = []
     open_ended = False
-    for name, parameter in inspect.signature(function).parameters.items():
+    for name, parameter in signature.parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
             open_ended = True
         elif parameter.kind is not parameter.VAR_POSITIONAL:
