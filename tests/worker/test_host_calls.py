@@ -10,10 +10,12 @@ import pytest
 from tests.support import MS, TIME_FACTOR
 from tests.worker.raw import RawWorker, bridge, error_of
 
+BOTH_WAYS: list[tuple[str, ...]] = [(), ("--max-concurrency", "3")]
 
-@pytest.fixture(params=[(), ("--max-concurrency", "3")], ids=["main thread", "pool threads"])
+
+@pytest.fixture(scope="module", params=BOTH_WAYS, ids=["main thread", "pool threads"])
 def worker(request: pytest.FixtureRequest) -> Iterator[RawWorker]:
-    """Both ways to run handlers."""
+    """Both ways to run handlers; no test leaves a call open."""
     with RawWorker(bridge("keeper"), "--mode", "host", *request.param) as running:
         running.result("common:warm_up")
         yield running
@@ -139,20 +141,22 @@ def test_a_caller_that_takes_no_events_has_no_tools(worker: RawWorker, command: 
     assert worker.result(command, waiting(command))["failed"] == "unknown_tool"
 
 
+@pytest.mark.parametrize("arguments", BOTH_WAYS)
 @pytest.mark.parametrize("command", ["k:tool", "k:atool"])
-def test_a_client_that_finished_writing_can_not_answer_any_more(worker: RawWorker, command: str) -> None:
+def test_a_client_that_finished_writing_can_not_answer_any_more(arguments: tuple[str, ...], command: str) -> None:
     """Who waits hears so at once, and so does who asks later."""
-    number, _ = begin(worker, command, waiting(command))
-    queued = worker.send(command, waiting(command), stream=True)
-    worker.end_of_input()
-    replies: dict[int, str] = {}
-    while len(replies) < 2:
-        message = worker.read()
-        if "event" not in message:
-            replies[message["id"]] = message["result"]["failed"]
-    assert replies == {number: "host_closed", queued: "host_closed"}
-    worker.assert_closed()
-    assert worker.ended() == 0
+    with RawWorker(bridge("keeper"), *arguments) as worker:
+        number, _ = begin(worker, command, waiting(command))
+        queued = worker.send(command, waiting(command), stream=True)
+        worker.end_of_input()
+        replies: dict[int, str] = {}
+        while len(replies) < 2:
+            message = worker.read()
+            if "event" not in message:
+                replies[message["id"]] = message["result"]["failed"]
+        assert replies == {number: "host_closed", queued: "host_closed"}
+        worker.assert_closed()
+        assert worker.ended() == 0
 
 
 def test_arguments_over_the_frame_limit_are_an_error_in_the_handler() -> None:

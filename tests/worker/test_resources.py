@@ -17,6 +17,13 @@ def worker() -> Iterator[RawWorker]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def steady() -> Iterator[RawWorker]:
+    """One worker for all that is refused."""
+    with RawWorker(bridge("keeper")) as running:
+        yield running
+
+
 def create(worker: RawWorker, kind: str, config: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
     """Make a resource and return its description."""
     fields = {name: more.pop(name) for name in ("session_id",) if name in more}
@@ -70,10 +77,10 @@ def test_the_caller_may_choose_the_id_but_not_twice(worker: RawWorker) -> None:
         ({"type": "echo", "state": {}}, "not_supported"),
     ],
 )
-def test_what_can_not_be_made_leaves_nothing_behind(worker: RawWorker, args: dict[str, Any], code: str) -> None:
+def test_what_can_not_be_made_leaves_nothing_behind(steady: RawWorker, args: dict[str, Any], code: str) -> None:
     """The error says what was wrong."""
-    assert worker.error("common:create_resource", args)["code"] == code
-    assert worker.result("common:list_resources")["total_count"] == 0
+    assert steady.error("common:create_resource", args)["code"] == code
+    assert steady.result("common:list_resources")["total_count"] == 0
 
 
 def test_state_moves_from_one_worker_to_another(worker: RawWorker) -> None:
@@ -214,9 +221,9 @@ def test_a_batch_answers_every_item_in_order(worker: RawWorker) -> None:
     "calls",
     [None, {}, [1], [{}], [{"command": 5}], [{"command": "k:log", "args": []}], [{"command": "common:batch"}]],
 )
-def test_a_batch_that_is_none_is_refused_whole(worker: RawWorker, calls: Any) -> None:
+def test_a_batch_that_is_none_is_refused_whole(steady: RawWorker, calls: Any) -> None:
     """Before anything of it ran."""
-    assert worker.error("common:batch", {"calls": calls})["code"] == "invalid_argument"
+    assert steady.error("common:batch", {"calls": calls})["code"] == "invalid_argument"
 
 
 def test_a_batch_is_stopped_as_one_call() -> None:
