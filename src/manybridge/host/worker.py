@@ -49,6 +49,10 @@ from manybridge.protocol.messages import (
     WorkerMessage,
 )
 
+KILL_PATIENCE: Final = 5.0
+"""Seconds after SIGKILL. Only a process inside a system call that can't be interrupted (a dead disk) takes longer, and
+closing a host must not hang on it; the guardian still knows its group."""
+
 STREAM_PATIENCE: Final = 0.5
 """Seconds that may lie between the end of a worker's stream and its exit, and the other way round. A process that
 does not end after it closed its stream is killed."""
@@ -168,7 +172,7 @@ class WorkerHandle:
         if self._link.is_open and self.state is not WorkerState.DEAD:
             self.post("common:shutdown", {})
             await self._ends_within(grace)
-        for number, patience in ((signal.SIGTERM, self.config.term_grace), (signal.SIGKILL, None)):
+        for number, patience in ((signal.SIGTERM, self.config.term_grace), (signal.SIGKILL, KILL_PATIENCE)):
             if self._ended.done():
                 break
             self.process.signal_group(number)
@@ -181,7 +185,7 @@ class WorkerHandle:
         self.poison()
         self.process.signal_group(signal.SIGKILL)
 
-    async def _ends_within(self, seconds: float | None) -> None:
+    async def _ends_within(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await asyncio.shield(self._ended)
@@ -331,12 +335,14 @@ class WorkerHandle:
             return
         self.state = WorkerState.DEAD
         self.capacity = 0
-        self.pace.end_watch()
-        self.process.close()
-        self._own_requests.end(self.fatal or crash_error(self), partial(crash_error, self, "is dead"))
-        self._owner.died(self)
-        if not self._ended.done():
-            self._ended.set_result(None)
+        try:
+            self.pace.end_watch()
+            self.process.close()
+            self._own_requests.end(self.fatal or crash_error(self), partial(crash_error, self, "is dead"))
+            self._owner.died(self)
+        finally:  # whoever waits for the end must not wait for ever because of an error of ours
+            if not self._ended.done():
+                self._ended.set_result(None)
 
     def facts(self) -> dict[str, Any]:
         """Who it is, for `details` of an error."""
