@@ -10,6 +10,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
 
+import uvloop
+
 from benchmarks.limit import Limit, limit
 from benchmarks.measure import Spread, median_ratio, repeat
 from manybridge import AsyncMLBridge, MLBridge
@@ -44,7 +46,7 @@ def run() -> dict[str, Any]:
         with executor, MLBridge.from_config(CONFIG) as bridge:
             executor.submit(echo, {}).result()
             bridge.call("echo", "echo:echo", payload_of(100))
-            return asyncio.run(_measure(reference, executor, bridge))
+            return uvloop.run(_measure(reference, executor, bridge))
 
 
 async def _measure(reference: Limit, executor: ProcessPoolExecutor, bridge: MLBridge) -> dict[str, Any]:

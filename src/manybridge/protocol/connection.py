@@ -29,7 +29,7 @@ from typing import Any, Final
 
 from manybridge.protocol import codec
 from manybridge.protocol.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
-from manybridge.protocol.frames import DEFAULT_MAX_FRAME_BYTES, FrameDecoder, OversizedFrame, encode_frame
+from manybridge.protocol.frames import DEFAULT_MAX_FRAME_BYTES, FrameDecoder, OversizedFrame, pack_header
 from manybridge.protocol.messages import (
     EVENT_CALL,
     EXTENSION_FIELDS,
@@ -216,7 +216,7 @@ class _Connection:
                 length=len(payload),
                 limit=self.max_frame_bytes,
             )
-        return encode_frame(payload)
+        return pack_header(len(payload)) + payload
 
     def _from_frame(self, frame: bytes | bytearray | OversizedFrame) -> Any:
         """Return the JSON value in a frame.
@@ -257,14 +257,16 @@ class ClientConnection(_Connection):
         """
         if self.state is ConnectionState.CLOSED:
             raise LocalProtocolError(ErrorCode.PROTOCOL_VIOLATION, "the connection is closed")
-        if request.id in self._calls:
+        if not self._calls.begin(request.id, stream=request.stream):
             raise LocalProtocolError(ErrorCode.PROTOCOL_VIOLATION, f"call {request.id!r} is open already")
         try:
-            data = self._to_frame(codec.encode_request(request_to_object(request)))
+            return self._to_frame(codec.encode_request(request_to_object(request)))
         except codec.NotSerializableError as error:
+            self._calls.finish(request.id)
             raise LocalProtocolError(ErrorCode.INVALID_ARGUMENT, f"{request.command}: {error}") from None
-        self._calls.begin(request.id, stream=request.stream)
-        return data
+        except LocalProtocolError:
+            self._calls.finish(request.id)
+            raise
 
     def receive_data(self, data: bytes) -> list[WorkerMessage]:
         """Take bytes from the worker and return the messages that they complete, in order.

@@ -23,6 +23,9 @@ ABSOLUTE_MAX_FRAME_BYTES: Final = 2**32 - 1
 _HEADER: Final = struct.Struct(">I")
 _unpack_header: Final = _HEADER.unpack_from
 
+pack_header: Final = _HEADER.pack
+"""The header for a body of so many bytes, where the length was checked against a limit already."""
+
 
 class OversizedFrame(NamedTuple):
     """Stands in the decoder's output for a frame over the limit. Its body is skipped as it arrives."""

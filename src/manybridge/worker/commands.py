@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from manybridge.bridge import BridgeError, Cancelled, CommandSpec
@@ -52,6 +52,9 @@ class CommandRunner:
         self._lock = threading.Lock()
         self._resources: ResourceTable | None = None
         self._events = EventLoop()
+        self._listed: Mapping[str, CommandSpec] | None = None
+        self._by_full_name: dict[str, CommandSpec] = {}
+        """The bridge's commands by every name that a client may call them; made anew when `_listed` has changed."""
 
     @property
     def framework(self) -> str:
@@ -84,14 +87,22 @@ class CommandRunner:
         common = common_operation(command)
         if common is not None:
             return self._run_common(call, common, args)
-        namespace, colon, operation = command.rpartition(":")
-        if self._loader.state is not LoadState.READY:
+        bridge = self._loader.bridge
+        if bridge is None or self._loader.state is not LoadState.READY:
             raise self._loader.failure()
-        assert self._loader.bridge is not None
-        spec = self._loader.bridge.spec.commands.get(operation)
-        if spec is None or (colon and namespace not in (self.framework, self.bridge_name)):
+        listed = bridge.spec.commands
+        if listed is not self._listed:
+            self._learn_names(listed)
+        spec = self._by_full_name.get(command)
+        if spec is None:
             raise self._unknown_command(command)
         return self._invoke(call, spec, args)
+
+    def _learn_names(self, listed: Mapping[str, CommandSpec]) -> None:
+        # Every change at run time puts a new mapping in the old one's place, so identity tells whether it is current.
+        prefixes = {f"{self.framework}:", f"{self.bridge_name}:", ""}
+        self._by_full_name = {f"{prefix}{name}": spec for prefix in prefixes for name, spec in listed.items()}
+        self._listed = listed
 
     def _run_common(self, call: WorkerCall, operation: str, args: dict[str, Any]) -> Any:
         at_once = self._find_control(operation)

@@ -87,7 +87,8 @@ class Intake:
             self._enqueue(call)
 
     def _answer_at_once(self, call: WorkerCall) -> bool:
-        handler = self._control.find(common_operation(call.request.command) or "")
+        operation = common_operation(call.request.command)
+        handler = None if operation is None else self._control.find(operation)
         if handler is None:
             return False
         call.claim(Stage.RUNNING)
