@@ -22,7 +22,8 @@ def update_readme(results: dict[str, Any]) -> None:
 def summary(results: dict[str, Any]) -> str:
     """The table in Markdown, with the machine that it was measured on."""
     rows = [
-        f"| {verdict['target']} | {verdict['bound']} | {verdict['value']:g} {verdict['unit']} |"
+        f"| {verdict['target']} | {verdict['bound']} | {verdict['value']:g} {verdict['unit']} | "
+        f"{'yes' if verdict['met'] else '**not yet**'} |"
         for verdict in results["verdict"]
     ]
     described = next(iter(results["facts"].values()))
@@ -30,10 +31,18 @@ def summary(results: dict[str, Any]) -> str:
     where = f"{machine['processor']}, {machine['cores']} cores, Python {described['versions']['python']}"
     return "\n".join(
         [
-            "| Promise | Bound | Measured |",
-            "|---|---|---|",
+            "| Promise | Bound | Measured | Kept |",
+            "|---|---|---|---|",
             *rows,
             "",
-            f"Measured at {described['commit']} on {where}.",
+            "The limit is two Python processes that exchange the same frames over a blocking socket pair, and no more.",
+            f"At 64 in flight {_against_executor(results)} Measured at {described['commit']} on {where}.",
         ]
     )
+
+
+def _against_executor(results: dict[str, Any]) -> str:
+    """The same throughput beside the standard library's process pool, which is what most programs would use."""
+    measured = results["calls"]["throughput"]["100 B"]["64"]
+    times = measured["async_per_s"] / measured["executor_per_s"]
+    return f"one worker serves {times:.0f} times as many calls as `ProcessPoolExecutor`."

@@ -29,6 +29,10 @@ class CallStage(StrEnum):
     DONE = "done"
 
 
+QUEUED, SENT, DONE = CallStage
+"""For the path of every call: looking a member up in its enum takes ten times as long as looking up a name."""
+
+
 class Outcome(Protocol):
     """Where the answer goes: `asyncio.Future` or `concurrent.futures.Future`."""
 
@@ -72,7 +76,7 @@ class Call:
     """The worker that has it."""
     id: MessageId = 0
     """Its number on that worker's connection."""
-    stage = CallStage.QUEUED
+    stage = QUEUED
     sequence = 0
     """Its place in the order in which calls came to wait."""
     sent_at: float | None = None
@@ -100,13 +104,13 @@ class Call:
 
     def succeed(self, result: Any) -> None:
         """Give the caller the result."""
-        self.stage = CallStage.DONE
+        self.stage = DONE
         if not self.future.done():
             self.future.set_result(result)
 
     def fail(self, error: BaseException) -> None:
         """Give the caller the error."""
-        self.stage = CallStage.DONE
+        self.stage = DONE
         if not self.future.done():
             self.future.set_exception(error)
 

@@ -26,7 +26,7 @@ from typing import Any, Final
 
 import manybridge
 from manybridge.errors import ManybridgeError, WorkerError, error_for
-from manybridge.host.calls import Call, CallStage, StopReason
+from manybridge.host.calls import SENT, Call, StopReason
 from manybridge.host.config import BridgeConfig
 from manybridge.host.death import crash_error
 from manybridge.host.launcher import Launched, WorkerOrder
@@ -213,7 +213,7 @@ class WorkerHandle:
         if len(self.calls) > 1 and self.pace.watch is None and self.concurrency == 1:
             self.pace.begin_watch()
         self.requests += 1
-        call.id, call.worker, call.stage, call.sent_at = id, self, CallStage.SENT, now
+        call.id, call.worker, call.stage, call.sent_at = id, self, SENT, now
         self._write(frame)
         if call.on_sent is not None:
             call.on_sent()

@@ -14,7 +14,7 @@ from manybridge.worker.calls import WorkerCall
 from manybridge.worker.executor import EventLoop, adrain, drain
 from manybridge.worker.failures import describe
 from manybridge.worker.interrupt import Terminated
-from manybridge.worker.loader import Loader, LoadState
+from manybridge.worker.loader import READY, Loader, LoadState
 from manybridge.worker.resources import ResourceTable
 
 
@@ -88,7 +88,7 @@ class CommandRunner:
         if common is not None:
             return self._run_common(call, common, args)
         bridge = self._loader.bridge
-        if bridge is None or self._loader.state is not LoadState.READY:
+        if bridge is None or self._loader.state is not READY:
             raise self._loader.failure()
         listed = bridge.spec.commands
         if listed is not self._listed:

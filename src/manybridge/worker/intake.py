@@ -8,7 +8,7 @@ from manybridge.protocol.connection import WorkerConnection
 from manybridge.protocol.errors import ErrorCode
 from manybridge.protocol.messages import Malformed, Request
 from manybridge.worker.answers import Answers
-from manybridge.worker.calls import Stage, WorkerCall
+from manybridge.worker.calls import RUNNING, WorkerCall
 from manybridge.worker.commands import common_operation
 from manybridge.worker.control import ControlCommands
 from manybridge.worker.version1 import Version1
@@ -91,7 +91,7 @@ class Intake:
         handler = None if operation is None else self._control.find(operation)
         if handler is None:
             return False
-        call.claim(Stage.RUNNING)
+        call.claim(RUNNING)
         try:
             result = handler(call.request)
         except Exception as error:  # noqa: BLE001  # a border: the reader must survive whatever a control command meets

@@ -22,6 +22,10 @@ class LoadState(StrEnum):
     FAILED = "failed"
 
 
+STARTING, LOADING, READY, FAILED = LoadState
+"""For the path of every call, see `calls.Stage`."""
+
+
 class Loader:
     """Owner of the bridge instance. `load` runs once, on the main thread.
 

@@ -20,7 +20,7 @@ from manybridge.bridge import Bridge, Cancelled, WorkerInfo
 from manybridge.protocol.connection import WorkerConnection
 from manybridge.protocol.messages import Request, is_message_id
 from manybridge.worker.answers import Answers
-from manybridge.worker.calls import CallTable, Stage, WorkerCall
+from manybridge.worker.calls import RUNNING, CallTable, Stage, WorkerCall
 from manybridge.worker.commands import CommandRunner
 from manybridge.worker.control import ControlCommands
 from manybridge.worker.executor import ThreadPool
@@ -29,7 +29,7 @@ from manybridge.worker.intake import Intake
 from manybridge.worker.interrupt import Interrupter, Terminated
 from manybridge.worker.lane import Lane
 from manybridge.worker.lifecycle import Lifecycle
-from manybridge.worker.loader import Loader, LoadState
+from manybridge.worker.loader import STARTING, Loader, LoadState
 from manybridge.worker.outbox import Outbox
 from manybridge.worker.process import die_with_parent, exit_now
 from manybridge.worker.stdio import ProtocolDescriptors
@@ -242,7 +242,7 @@ class Runtime:
 
     def _take(self, call: WorkerCall) -> None:
         """Serve a call from the queue here, or hand it to the threads of a concurrent bridge."""
-        if self.loader.state is LoadState.STARTING and not self.intake.is_plain(call.request.command):
+        if self.loader.state is STARTING and not self.intake.is_plain(call.request.command):
             self._load()
         if self._threads is not None and not self.intake.is_plain(call.request.command):
             self._threads.submit(lambda: self._serve(call))
@@ -266,7 +266,7 @@ class Runtime:
         begun = monotonic()
         if call.deadline is not None and begun >= call.deadline:
             self._ladder.request_stop(call, "timeout", begun)
-        if not call.claim(Stage.RUNNING):
+        if not call.claim(RUNNING):
             return
         call.started_at = begun
         result, failure = self._run(call)
