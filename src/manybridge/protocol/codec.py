@@ -7,7 +7,7 @@ content, because a `repr` may hold a key or a customer's text.
 Strict in: UTF-8, one JSON value, and no `NaN`. As with every JSON reader of the standard library, of two equal keys
 the last counts, and a number beyond the range of a double is infinite (and leaves as `null`).
 
-`msgspec` is used where the environment happens to have it (it is 5 to 10 times faster and agrees with the standard
+`msgspec` is used where the environment happens to have it (it is faster and agrees with the standard
 library on every value that the tests compare); the worker side never requires it.
 """
 
