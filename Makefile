@@ -13,7 +13,7 @@ ENVS := .envs
 VENV_PYTHON := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 # Environments of frameworks, one folder in .envs for each; workers run in them, tests and the host never do.
-FRAMEWORKS := dspy sklearn
+FRAMEWORKS := dspy sklearn langchain transformers
 
 # A machine without network can install from a folder of wheels that pip already knows; tell uv of it too.
 ifdef PIP_FIND_LINKS
@@ -26,6 +26,11 @@ BOOTSTRAPPED := $(VENV)/.stamp-bootstrap
 SYNCED := $(VENV)/.stamp-sync
 INSTALLED := $(VENV)/.stamp-install
 FRAMEWORK_STAMPS := $(FRAMEWORKS:%=$(ENVS)/%/.stamp-sync)
+
+# Without a CPU build of PyTorch at hand (a wheel in the folder that PIP_FIND_LINKS names), the lock of the registry's
+# build is taken, which brings several GB of CUDA libraries.
+TORCH_CPU_WHEEL := $(firstword $(foreach folder,$(UV_FIND_LINKS),$(wildcard $(folder)/torch-*+cpu-*.whl)))
+lock-of = requirements/env-$(1)$(if $(filter transformers,$(1)),$(if $(TORCH_CPU_WHEEL),,-registry)).txt
 
 # --compile-bytecode: uv does not compile by default, and where PYTHONDONTWRITEBYTECODE is set Python would not
 # either, so that each worker start would compile its framework again (1.6-4 s instead of 1 s for DSPy).
@@ -67,7 +72,7 @@ $(INSTALLED): $(SYNCED) pyproject.toml
 	@echo "setup: $(VENV): ready"
 
 .SECONDEXPANSION:
-$(FRAMEWORK_STAMPS): $(ENVS)/%/.stamp-sync: requirements/env-%.txt $$(call rebuild-if-gone,$(ENVS)/%/bin/python) | $(BOOTSTRAPPED)
+$(FRAMEWORK_STAMPS): $(ENVS)/%/.stamp-sync: $$(call lock-of,$$*) $$(call rebuild-if-gone,$(ENVS)/%/bin/python) | $(BOOTSTRAPPED)
 	@echo "setup: $(ENVS)/$*: installing $<"
 	@[ -x $(ENVS)/$*/bin/python ] || $(UV) venv --quiet --clear --no-project --python $(VENV_PYTHON) $(ENVS)/$*
 	@$(SYNC) --python $(ENVS)/$*/bin/python $<

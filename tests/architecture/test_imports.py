@@ -28,10 +28,25 @@ MAY_IMPORT = {
 # The codec may use a faster JSON where the environment happens to have it.
 FAST_JSON = {"msgspec", "orjson"}
 
-FRAMEWORKS = {"dspy", "langchain", "langchain_core", "langgraph", "litellm", "sklearn", "torch", "transformers"}
+LANGCHAIN = ("langchain", "langchain_core", "langchain_openai", "langgraph", "openai")
+HUGGING_FACE = (
+    "accelerate",
+    "datasets",
+    "huggingface_hub",
+    "peft",
+    "safetensors",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+FRAMEWORKS = {"dspy", "litellm", "sklearn", *LANGCHAIN, *HUGGING_FACE}
 
 # Where each framework may be named in an import, and nowhere else in src.
-HOMES = {"dspy": ("bridges/dspy", "adapters/dspy")}
+HOMES = {
+    "dspy": ("bridges/dspy", "adapters/dspy"),
+    **dict.fromkeys(LANGCHAIN, ("bridges/langchain",)),
+    **dict.fromkeys(HUGGING_FACE, ("bridges/transformers",)),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,8 @@ def test_the_bundled_bridges_are_entry_points() -> None:
         "mock": "manybridge.bridges.mock:MockBridge",
         "python": "manybridge.bridges.python:PythonBridge",
         "dspy": "manybridge.bridges.dspy:DSPyBridge",
+        "langchain": "manybridge.bridges.langchain:LangChainBridge",
+        "transformers": "manybridge.bridges.transformers:TransformersBridge",
     }
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from importlib.metadata import entry_points
 from inspect import iscoroutinefunction
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from manybridge.adapters.base import Adapter, AsyncCaller, AsyncGenericAdapter, Caller, GenericAdapter
-from manybridge.adapters.dspy import DSPyAdapter
-from manybridge.adapters.dspy_async import AsyncDSPyAdapter
 
 GROUP: Final = "manybridge.adapters"
 """Entry points of this group name an `AdapterPair`; the entry point's name is the framework's."""
@@ -22,7 +22,17 @@ class AdapterPair(NamedTuple):
     asynchronous: Callable[[AsyncCaller, str], Adapter]
 
 
-_registered: dict[str, AdapterPair] = {"dspy": AdapterPair(DSPyAdapter, AsyncDSPyAdapter)}
+BUNDLED: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
+    {
+        "dspy": ("dspy:DSPyAdapter", "dspy_async:AsyncDSPyAdapter"),
+        "langchain": ("langchain:LangChainAdapter", "langchain_async:AsyncLangChainAdapter"),
+        "transformers": ("transformers:TransformersAdapter", "transformers_async:AsyncTransformersAdapter"),
+        "python": ("python:PythonAdapter", "python_async:AsyncPythonAdapter"),
+    }
+)
+"""Module of this package and class; imported when first asked for."""
+
+_registered: dict[str, AdapterPair] = {}
 
 
 def register_adapter(framework: str, pair: AdapterPair) -> None:
@@ -31,9 +41,9 @@ def register_adapter(framework: str, pair: AdapterPair) -> None:
 
 
 def adapter_pair(framework: str) -> AdapterPair:
-    """Find the adapters of a framework: registered, by entry point, else the generic ones."""
+    """Find the adapters of a framework: registered, by entry point, bundled, else the generic ones."""
     if framework not in _registered:
-        found = _from_entry_points(framework)
+        found = _from_entry_points(framework) or _bundled(framework)
         if found is None:
             return _generic(framework)
         _registered[framework] = found
@@ -45,6 +55,16 @@ def _from_entry_points(framework: str) -> AdapterPair | None:
         loaded: Any = entry.load()
         return loaded if isinstance(loaded, AdapterPair) else AdapterPair(*loaded)
     return None
+
+
+def _bundled(framework: str) -> AdapterPair | None:
+    return AdapterPair(*map(_load, BUNDLED[framework])) if framework in BUNDLED else None
+
+
+def _load(reference: str) -> Callable[[Any, str], Adapter]:
+    module, _, name = reference.partition(":")
+    found: Callable[[Any, str], Adapter] = getattr(import_module(f"manybridge.adapters.{module}"), name)
+    return found
 
 
 def _generic(framework: str) -> AdapterPair:
