@@ -14,8 +14,10 @@ from manybridge.adapters import (
     AdapterPair,
     AsyncDSPyAdapter,
     AsyncGenericAdapter,
+    AsyncPythonAdapter,
     DSPyAdapter,
     GenericAdapter,
+    PythonAdapter,
     adapter_for,
     adapter_pair,
     make_adapter,
@@ -23,6 +25,8 @@ from manybridge.adapters import (
     register_adapter,
 )
 from manybridge.adapters.dspy_types import Prediction
+from manybridge.adapters.python import RemoteObject, State
+from manybridge.adapters.python_async import AsyncRemoteObject, AsyncState
 
 ANSWER = {"outputs": {"answer": "391"}, "usage": {"calls": 1}}
 STATE = {"dspy_version": "3.4.1", "module": "predict", "state": {}}
@@ -120,20 +124,21 @@ def test_an_adapter_is_found_by_its_framework() -> None:
     assert isinstance(make_adapter(host, "dspy"), DSPyAdapter)
     second = make_adapter(host, "dspy-eu", "dspy")
     assert (type(second), second.bridge, second.framework) == (DSPyAdapter, "dspy-eu", "dspy")
-    for name in ("python", "mock"):
-        found = make_adapter(host, name)
-        assert (type(found), found.framework) == (GenericAdapter, name)
-        assert isinstance(found, Adapter)
+    assert isinstance(make_adapter(host, "python"), PythonAdapter)
+    found = make_adapter(host, "mock")
+    assert (type(found), found.framework) == (GenericAdapter, "mock")
+    assert isinstance(found, Adapter)
 
 
 async def test_the_async_adapters_are_found_the_same_way() -> None:
     """For `AsyncMLBridge`."""
     host = AsyncHost()
     assert isinstance(make_async_adapter(host, "dspy"), AsyncDSPyAdapter)
-    generic = make_async_adapter(host, "python")
+    assert isinstance(make_async_adapter(host, "python"), AsyncPythonAdapter)
+    generic = make_async_adapter(host, "mock")
     assert isinstance(generic, AsyncGenericAdapter)
-    await generic.call("eval", {"code": "1"})
-    assert host.asked == [("call", "python", "python:eval", {"code": "1"}, {})]
+    await generic.call("echo", {"text": "1"})
+    assert host.asked == [("call", "mock", "mock:echo", {"text": "1"}, {})]
 
 
 def test_others_bring_their_own_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,6 +262,9 @@ def test_an_output_that_is_not_there_names_those_that_are() -> None:
     [
         (GenericAdapter, AsyncGenericAdapter),
         (DSPyAdapter, AsyncDSPyAdapter),
+        (PythonAdapter, AsyncPythonAdapter),
+        (RemoteObject, AsyncRemoteObject),
+        (State, AsyncState),
     ],
 )
 def test_the_two_kinds_of_adapter_have_the_same_methods(blocking: type, asynchronous: type) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from manybridge.adapters.base import Adapter, AsyncCaller, AsyncGenericAdapter, Caller, GenericAdapter
 from manybridge.adapters.dspy import DSPyAdapter
 from manybridge.adapters.dspy_async import AsyncDSPyAdapter
+from manybridge.adapters.python import PythonAdapter
+from manybridge.adapters.python_async import AsyncPythonAdapter
 from manybridge.adapters.registry import (
     AdapterPair,
     adapter_for,
@@ -24,9 +26,11 @@ __all__ = [
     "AsyncCaller",
     "AsyncDSPyAdapter",
     "AsyncGenericAdapter",
+    "AsyncPythonAdapter",
     "Caller",
     "DSPyAdapter",
     "GenericAdapter",
+    "PythonAdapter",
     "adapter_for",
     "adapter_pair",
     "make_adapter",
