@@ -14,6 +14,7 @@ Tree::
     ├── PoolError                   a pool
     │   ├── OverloadedError         queue full, or waited too long
     │   └── ClosedError             the host is closed or closing
+    ├── StoreError                  the durable store
     └── CallError                   the answer to one call is an error
         ├── InvalidArgumentError
         ├── UnknownCommandError
@@ -139,6 +140,15 @@ class ClosedError(PoolError):
     default_code = ErrorCode.HOST_CLOSED
 
 
+class StoreError(ManybridgeError):
+    """The durable store can't do what it was asked; `details["reason"]` is one word for why, `details["store"]` where.
+
+    What needs no store goes on. `retryable` is true where waiting can help: locked, full, unreachable.
+    """
+
+    default_code = ErrorCode.STORE_UNAVAILABLE
+
+
 class CallError(ManybridgeError):
     """A call was answered with an error."""
 
@@ -201,6 +211,9 @@ _CLASS_OF_CODE: Final[dict[str, type[ManybridgeError]]] = {
     ErrorCode.CIRCUIT_OPEN: OverloadedError,
     ErrorCode.SHUTTING_DOWN: ClosedError,
     ErrorCode.HOST_CLOSED: ClosedError,
+    ErrorCode.STORE_UNAVAILABLE: StoreError,
+    ErrorCode.STORE_CORRUPTED: StoreError,
+    ErrorCode.STORE_INCOMPATIBLE: StoreError,
     ErrorCode.INVALID_ARGUMENT: InvalidArgumentError,
     ErrorCode.UNKNOWN_COMMAND: UnknownCommandError,
     ErrorCode.UNKNOWN_RESOURCE_TYPE: ResourceError,

@@ -31,6 +31,7 @@ def test_the_numbers_are_stable() -> None:
         "UNAVAILABLE": 9,
         "PROVIDER": 10,
         "PERMISSION": 11,
+        "STORE": 12,
         "INTERRUPTED": 130,
     }
     assert set(MEANINGS) == set(ExitCode)

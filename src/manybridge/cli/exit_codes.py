@@ -23,6 +23,7 @@ class ExitCode(IntEnum):
     UNAVAILABLE = 9
     PROVIDER = 10
     PERMISSION = 11
+    STORE = 12
     INTERRUPTED = 130
 
 
@@ -39,6 +40,7 @@ MEANINGS: Final[dict[ExitCode, str]] = {
     ExitCode.UNAVAILABLE: "Overloaded, breaker open, busy or shutting down: try again later.",
     ExitCode.PROVIDER: "The model provider behind the framework refused or failed.",
     ExitCode.PERMISSION: "The caller may not do this.",
+    ExitCode.STORE: "The durable store can't be opened, read or written.",
     ExitCode.INTERRUPTED: "Interrupted with Ctrl-C; running calls were cancelled.",
 }
 
@@ -92,6 +94,7 @@ _CODES: Final[dict[ExitCode, tuple[ErrorCode, ...]]] = {
         _E.OUTPUT_NOT_PARSED,
     ),
     ExitCode.PERMISSION: (_E.PERMISSION_DENIED,),
+    ExitCode.STORE: (_E.STORE_UNAVAILABLE, _E.STORE_CORRUPTED, _E.STORE_INCOMPATIBLE),
 }
 
 _EXIT_OF: Final[dict[str, ExitCode]] = {str(code): exit_code for exit_code, codes in _CODES.items() for code in codes}

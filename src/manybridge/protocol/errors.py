@@ -61,6 +61,10 @@ class ErrorCode(StrEnum):
     QUARANTINED = "quarantined"
     SHUTTING_DOWN = "shutting_down"
     HOST_CLOSED = "host_closed"
+    # The durable store
+    STORE_UNAVAILABLE = "store_unavailable"
+    STORE_CORRUPTED = "store_corrupted"
+    STORE_INCOMPATIBLE = "store_incompatible"
     # The framework or the provider behind it
     PROVIDER_AUTH = "provider_auth"
     RATE_LIMITED = "rate_limited"
@@ -127,6 +131,9 @@ ERROR_CODES: Final[dict[ErrorCode, ErrorMeaning]] = {
     ErrorCode.QUARANTINED: _final("This request killed several workers and is not tried again."),
     ErrorCode.SHUTTING_DOWN: _retry("The worker or pool is being stopped or replaced."),
     ErrorCode.HOST_CLOSED: _final("The host is closed."),
+    ErrorCode.STORE_UNAVAILABLE: _retry("The store can't be opened, reached or written; nothing was kept."),
+    ErrorCode.STORE_CORRUPTED: _final("The store's file is damaged, or is no database."),
+    ErrorCode.STORE_INCOMPATIBLE: _final("The store's schema is newer than this release, or is none of ours."),
     ErrorCode.PROVIDER_AUTH: _final("The model provider refused the credentials, or none are configured."),
     ErrorCode.RATE_LIMITED: _retry("The model provider limits the rate; details may carry retry_after in seconds."),
     ErrorCode.PROVIDER_TIMEOUT: _retry("The model provider did not answer in time."),
