@@ -16,6 +16,7 @@ from manybridge.protocol.errors import ErrorCode
 T = TypeVar("T")
 
 WorkerMode = Literal["standalone", "pool-worker", "host"]
+SandboxMode = Literal["required", "none"]
 
 
 class WorkerInfo(NamedTuple):
@@ -29,6 +30,8 @@ class WorkerInfo(NamedTuple):
     """How many workers held this slot before."""
     started_at: float = 0.0
     """Epoch seconds."""
+    sandbox: SandboxMode = "required"
+    """Whether code that callers send needs a sandbox; who started the worker says so, and no caller can."""
 
 
 class V1Context:

@@ -29,6 +29,7 @@ class BridgeError(Exception):
         retryable: whether the same call may succeed unchanged; the taxonomy's answer unless you say otherwise.
         details: JSON facts for programs.
         type: name of the exception class to report; by default that of the cause (`raise ... from exc`), else none.
+        traceback: Python's text, for bridges that run a caller's own code; others are not asked where they broke.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class BridgeError(Exception):
         retryable: bool | None = None,
         details: dict[str, Any] | None = None,
         type: str | None = None,  # the wire's own name for this field
+        traceback: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -50,6 +52,7 @@ class BridgeError(Exception):
             self.details["unknown_code"] = str(code)
         self.retryable = is_retryable(self.code) if retryable is None else retryable
         self._type = type
+        self.traceback = traceback
 
     @property
     def type(self) -> str | None:

@@ -149,6 +149,14 @@ class BridgeConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         Literal["auto", "always", "never"],
         _about("Whether workers are forked from a process that has imported the framework; `auto` asks the bridge."),
     ] = "auto"
+    sandbox: Annotated[
+        Literal["required", "none"],
+        _about(
+            "Whether code that callers send (`python:execute`) must run in a sandbox. With `required` it is refused, "
+            "since this version has no sandbox; `none` runs it with all the rights of the worker. Other commands work "
+            "either way."
+        ),
+    ] = "required"
     restart: Annotated[RestartConfig, _about("The restart policy.")] = RestartConfig()
     max_frame_bytes: Annotated[
         int,

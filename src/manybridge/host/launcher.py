@@ -115,6 +115,8 @@ class WorkerPlan:
         ]  # fmt: skip
         if config.max_concurrency is not None:
             arguments += ["--max-concurrency", str(config.max_concurrency)]
+        if config.sandbox != "required":
+            arguments += ["--sandbox", config.sandbox]
         return arguments
 
     def environment(self, environ: Mapping[str, str] = os.environ) -> dict[str, str]:

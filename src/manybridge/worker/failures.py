@@ -54,7 +54,9 @@ def error_text(error: BaseException) -> str:
 def _of_bridge_error(known: BridgeError, error: BaseException, framework: str | None) -> ErrorInfo:
     kind = known.type or (None if known is error else type(error).__qualname__)
     message = redact(str(known.message))[:MAX_MESSAGE_CHARACTERS]
-    return ErrorInfo(known.code.value, message, bool(known.retryable), framework, kind, redact_value(known.details))
+    traceback = None if known.traceback is None else _shortened(redact(str(known.traceback)))
+    details = redact_value(known.details)
+    return ErrorInfo(known.code.value, message, bool(known.retryable), framework, kind, details, traceback)
 
 
 def _translated(error: BaseException, bridge: Bridge | None) -> BridgeError | None:
@@ -88,7 +90,11 @@ def _traceback(error: BaseException) -> str | None:
         text = redact("".join(format_exception(type(error), error, frame)))
     except Exception:  # noqa: BLE001  # a border: __str__ and __repr__ are user code
         return None
-    # Cut after redacting: half a key would not be recognised.
+    return _shortened(text)
+
+
+def _shortened(text: str) -> str:
+    """The end of a traceback. Cut after redacting: half a key would not be recognised."""
     return text if len(text) <= MAX_TRACEBACK_CHARACTERS else f"...{text[-MAX_TRACEBACK_CHARACTERS:]}"
 
 

@@ -14,6 +14,7 @@ MIN_FRAME_BYTES: Final = 1024
 """Below this not even the error that names the limit fits into a frame."""
 
 MODES: Final = ("standalone", "pool-worker", "host")
+SANDBOXES: Final = ("required", "none")
 DEFAULT_CANCEL_GRACE_MS: Final = 500
 """Half of it for code that looks at the flag, half for the exception; then whoever started the worker kills it."""
 
@@ -42,6 +43,11 @@ def parse(argv: list[str], prog: str = "manybridge worker") -> argparse.Namespac
     )  # fmt: skip
     parser.add_argument("--load", choices=("eager", "lazy"), default="eager", help="load the framework after the "
                         "first answer, or with the first call that needs it")  # fmt: skip
+    parser.add_argument(
+        "--sandbox", choices=SANDBOXES, default="required",
+        help='"none" lets commands that run a caller\'s own code (python:execute) do so with all the rights of this '
+        "process (default: required, which refuses them, since there is no sandbox yet)",
+    )  # fmt: skip
     parser.add_argument("--zygote", action="store_true", help="import once, then fork workers on demand")
     return parser.parse_args(argv)
 

@@ -63,7 +63,7 @@ class Runtime:
         parent: int | None,
         bridge_class: type[Bridge] | None = None,
     ) -> None:
-        self.info = WorkerInfo(arguments.worker_id, arguments.mode, arguments.generation, time())
+        self.info = WorkerInfo(arguments.worker_id, arguments.mode, arguments.generation, time(), arguments.sandbox)
         self.loader = Loader(arguments.bridge, options, self.info, bridge_class)
         self.loader.find_class()
         self.connection = WorkerConnection(arguments.max_frame_bytes)

@@ -15,6 +15,7 @@ from manybridge.bridge import Bridge, BridgeError, Context, command
 from .allow import AllowList, split_path
 from .awaiting import LoopThread
 from .evaluate import evaluate
+from .execute import CodeRunner, Request
 from .objects import ObjectStore
 from .options import PythonOptions, load_paths, read_options
 from .resources import ObjectResource, StateResource
@@ -25,7 +26,7 @@ class PythonBridge(Bridge):
     """Owns the allow list, the object store and the event loop of one worker."""
 
     name: ClassVar[str] = "python"
-    capabilities: ClassVar[tuple[str, ...]] = ("functions", "objects", "state", "streaming")
+    capabilities: ClassVar[tuple[str, ...]] = ("functions", "objects", "state", "code", "streaming")
     zygote_safe: ClassVar[bool] = True
 
     Object = ObjectResource
@@ -41,21 +42,32 @@ class PythonBridge(Bridge):
         self.allow = AllowList(self.options.allow)
         self.objects = ObjectStore(self.options.max_objects, self.options.ttl_seconds)
         self.loop = LoopThread()
+        self.code = CodeRunner(self.loop)
         load_paths(self.options.paths, self.allow)
 
     def close(self) -> None:
-        """Forgets every object and stops the event loop."""
+        """Forgets every object and every variable, and stops the event loop."""
         self.objects.clear()
+        self.code.close()
         self.loop.close()
 
     def cleanup(self, session_id: str | None) -> dict[str, Any]:
-        """Forgets the session's objects; without a session, all of them."""
+        """Forgets the session's objects and namespaces; without a session, all of them."""
         released = self.objects.clear() if session_id is None else self.objects.release_owned_by(session_id)
-        return {"objects_released": released}
+        return {"objects_released": released, "namespaces_forgotten": self.code.namespaces.forget_session(session_id)}
 
     def stats(self) -> dict[str, Any]:
-        """How many objects live."""
-        return {"objects": len(self.objects), "max_objects": self.objects.max_objects}
+        """How many objects and namespaces live, and whether code may run."""
+        return {
+            "objects": len(self.objects),
+            "max_objects": self.objects.max_objects,
+            "namespaces": len(self.code.namespaces),
+            "code_allowed": self._code_allowed,
+        }
+
+    @property
+    def _code_allowed(self) -> bool:
+        return self.worker.sandbox == "none"
 
     # -- commands ----------------------------------------------------------------------------------------------------
 
@@ -154,6 +166,38 @@ class PythonBridge(Bridge):
         bound = incoming(names, self.objects, ctx.session_id)
         value = self.loop.finish(evaluate(expression, bound, self.allow), ctx.check)
         return self._outgoing(value, ctx, store, ttl_seconds)
+
+    @command
+    def execute(
+        self,
+        code: str,
+        variables: dict[str, Any] = {},  # noqa: B006
+        result: str | None = None,
+        namespace: str | None = None,
+        *,
+        ctx: Context,
+    ) -> dict[str, Any]:
+        """Runs code and returns `{result, stdout, stderr, dropped_bytes, seconds}`. Off unless `sandbox = "none"`.
+
+        The result is the variable that `result` names, else the value of a last expression. Variables live on under
+        `namespace` where one is given. What the code prints is streamed as `{"stream", "text"}`.
+        """
+        if not self._code_allowed:
+            raise BridgeError(
+                "permission_denied",
+                "python:execute is off: code runs with all the rights of the worker, and this version has no sandbox. "
+                'If every caller is trusted, set sandbox = "none" in the configuration of this bridge '
+                "(--sandbox none for a worker that is started by hand)",
+                details={"key": "sandbox", "found": self.worker.sandbox},
+            )
+        bound = incoming(variables, self.objects, ctx.session_id)
+        ran = self.code.run(Request(code, bound, result, namespace, self.options.max_output_bytes), ctx)
+        return {**ran, "result": self._outgoing(ran["result"], ctx)}
+
+    @command
+    def forget(self, namespace: str, *, ctx: Context) -> dict[str, Any]:
+        """Forgets the variables of a namespace."""
+        return {"namespace": namespace, "forgotten": self.code.namespaces.forget(ctx.session_id, namespace)}
 
     @command
     def release(self, object: str | dict[str, Any], *, ctx: Context) -> dict[str, Any]:  # as on the wire

@@ -10,6 +10,7 @@ from manybridge.bridge import BridgeError
 
 from .allow import DEFAULT_ALLOW, AllowList
 from .objects import DEFAULT_MAX_OBJECTS, DEFAULT_TTL
+from .output import DEFAULT_MAX_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +29,8 @@ class PythonOptions(NamedTuple):
     """How many objects live at once in a worker."""
     ttl_seconds: float = DEFAULT_TTL
     """Seconds without use after which an object goes."""
+    max_output_bytes: int = DEFAULT_MAX_BYTES
+    """How much of what `python:execute` prints is kept and sent, both streams together."""
 
 
 def read_options(given: dict[str, Any]) -> PythonOptions:
@@ -46,6 +49,8 @@ def read_options(given: dict[str, Any]) -> PythonOptions:
         raise _wrong("evaluate", f"expected true or false, found {given['evaluate']!r}")
     if not _is_number(given.get("max_objects", 1), int, 1):
         raise _wrong("max_objects", f"expected a whole number from 1 on, found {given['max_objects']!r}")
+    if not _is_number(given.get("max_output_bytes", 0), int, 0):
+        raise _wrong("max_output_bytes", f"expected a whole number from 0 on, found {given['max_output_bytes']!r}")
     if not _is_number(given.get("ttl_seconds", 1), (int, float), 0.001):
         raise _wrong("ttl_seconds", f"expected a number of seconds above 0, found {given['ttl_seconds']!r}")
     return PythonOptions(**given)
