@@ -8,6 +8,8 @@ Tree::
     ManybridgeError
     ├── ConfigError                 the configuration, its file and key
     ├── RegistryError               a bridge that is not, or can't be, registered
+    ├── BridgeEnvironmentError      the environment of a bridge: locking, building, finding it
+    │   └── EnvironmentRefusedError ... or what was found in it before Python started there
     ├── WorkerError                 a worker
     │   ├── WorkerStartError        ... that could not be started
     │   └── WorkerCrashedError      ... that died, with pid, exit code or signal, uptime and last stderr lines
@@ -102,6 +104,18 @@ class RegistryError(ManybridgeError):
     """A bridge is not registered, or can't be."""
 
     default_code = ErrorCode.UNKNOWN_BRIDGE
+
+
+class BridgeEnvironmentError(ManybridgeError):
+    """The environment of a bridge can't be locked, built or used; `details["reason"]` is a stable word for why."""
+
+    default_code = ErrorCode.ENVIRONMENT_FAILED
+
+
+class EnvironmentRefusedError(BridgeEnvironmentError):
+    """Something in an environment, or in its lock, must not be started; `details["findings"]` lists each."""
+
+    default_code = ErrorCode.ENVIRONMENT_REFUSED
 
 
 class WorkerError(ManybridgeError):
@@ -204,6 +218,8 @@ _CLASS_OF_CODE: Final[dict[str, type[ManybridgeError]]] = {
     ErrorCode.MISSING_VARIABLE: WorkerStartError,
     ErrorCode.BRIDGE_LOAD_FAILED: WorkerStartError,
     ErrorCode.SETUP_FAILED: WorkerStartError,
+    ErrorCode.ENVIRONMENT_FAILED: BridgeEnvironmentError,
+    ErrorCode.ENVIRONMENT_REFUSED: EnvironmentRefusedError,
     ErrorCode.WORKER_START_FAILED: WorkerStartError,
     ErrorCode.WORKER_CRASHED: WorkerCrashedError,
     ErrorCode.PROTOCOL_VIOLATION: WorkerError,

@@ -32,6 +32,8 @@ def test_the_numbers_are_stable() -> None:
         "PROVIDER": 10,
         "PERMISSION": 11,
         "STORE": 12,
+        "ENVIRONMENT": 13,
+        "NOT_AUDITED": 14,
         "INTERRUPTED": 130,
     }
     assert set(MEANINGS) == set(ExitCode)

@@ -53,6 +53,8 @@ STABLE = {
     "session_busy": True,
     "session_not_found": False,
     "setup_failed": False,
+    "environment_failed": False,
+    "environment_refused": False,
     "shutting_down": True,
     "store_corrupted": False,
     "store_incompatible": False,

@@ -24,6 +24,8 @@ class ExitCode(IntEnum):
     PROVIDER = 10
     PERMISSION = 11
     STORE = 12
+    ENVIRONMENT = 13
+    NOT_AUDITED = 14
     INTERRUPTED = 130
 
 
@@ -41,6 +43,10 @@ MEANINGS: Final[dict[ExitCode, str]] = {
     ExitCode.PROVIDER: "The model provider behind the framework refused or failed.",
     ExitCode.PERMISSION: "The caller may not do this.",
     ExitCode.STORE: "The durable store can't be opened, read or written.",
+    ExitCode.ENVIRONMENT: (
+        "An environment or its lock can't be built or used, was refused, or `env scan` found something in it."
+    ),
+    ExitCode.NOT_AUDITED: "`env scan` found nothing wrong, but could not look at everything: not a pass.",
     ExitCode.INTERRUPTED: "Interrupted with Ctrl-C; running calls were cancelled.",
 }
 
@@ -94,6 +100,7 @@ _CODES: Final[dict[ExitCode, tuple[ErrorCode, ...]]] = {
         _E.OUTPUT_NOT_PARSED,
     ),
     ExitCode.PERMISSION: (_E.PERMISSION_DENIED,),
+    ExitCode.ENVIRONMENT: (_E.ENVIRONMENT_FAILED, _E.ENVIRONMENT_REFUSED),
     ExitCode.STORE: (_E.STORE_UNAVAILABLE, _E.STORE_CORRUPTED, _E.STORE_INCOMPATIBLE),
 }
 

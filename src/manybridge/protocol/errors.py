@@ -49,6 +49,8 @@ class ErrorCode(StrEnum):
     MISSING_VARIABLE = "missing_variable"
     BRIDGE_LOAD_FAILED = "bridge_load_failed"
     SETUP_FAILED = "setup_failed"
+    ENVIRONMENT_FAILED = "environment_failed"
+    ENVIRONMENT_REFUSED = "environment_refused"
     # The call itself
     HANDLER_ERROR = "handler_error"
     CANCELLED = "cancelled"
@@ -121,6 +123,8 @@ ERROR_CODES: Final[dict[ErrorCode, ErrorMeaning]] = {
     ErrorCode.MISSING_VARIABLE: _final("An environment variable that the bridge needs is not set."),
     ErrorCode.BRIDGE_LOAD_FAILED: _final("The bridge's code could not be found or imported."),
     ErrorCode.SETUP_FAILED: _final("The bridge's setup raised an error."),
+    ErrorCode.ENVIRONMENT_FAILED: _final("An environment can't be locked, built or used; details.reason says why."),
+    ErrorCode.ENVIRONMENT_REFUSED: _final("An environment or its lock failed a check made before Python starts in it."),
     ErrorCode.HANDLER_ERROR: _final("The bridge's code raised an error that no rule translates."),
     ErrorCode.CANCELLED: _final("The call was cancelled."),
     ErrorCode.TIMEOUT: _retry("The call's deadline passed; the work was stopped."),
