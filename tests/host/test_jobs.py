@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from manybridge.errors import CallError
-from manybridge.host.jobs import JobState, JobTable
+from manybridge.host.job_table import JobTable
+from manybridge.host.jobs import JobState
 from manybridge.host.options import CallOptions
 from tests.host.conftest import HostMaker
 from tests.support import aeventually
@@ -106,7 +107,7 @@ async def test_the_oldest_finished_jobs_are_forgotten_first() -> None:
 
     jobs = []
     for _ in range(4):
-        job = table.add("mock", "mock:echo", lambda: False)
+        job = await table.add("mock", "mock:echo", {}, lambda: False)
         job.begin(nothing, CallOptions(), lambda _: None)
         await job.wait()
         jobs.append(job)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from math import inf
 from types import TracebackType
 from typing import Any, Self
 
-from manybridge.errors import ClosedError, ManybridgeError
+from manybridge.errors import ClosedError, ManybridgeError, RegistryError
 from manybridge.host.arguments import (
     checked_args,
     checked_name,
@@ -23,7 +24,8 @@ from manybridge.host.arguments import (
 from manybridge.host.calls import Call, loop_future
 from manybridge.host.config import BridgeConfig, ConfigSource, read_config
 from manybridge.host.health import bridge_health, overall
-from manybridge.host.jobs import AsyncJob, JobTable
+from manybridge.host.job_table import DurableJobs, JobTable
+from manybridge.host.jobs import AsyncJob, LiveJob
 from manybridge.host.options import CallOptions
 from manybridge.host.pool import Pool
 from manybridge.host.pools import PoolSet
@@ -100,6 +102,7 @@ class AsyncMLBridge:
         self._closed = True
         if not self._started:
             return
+        self._jobs.closing()
         self._sessions.close_all()
         await self._pools.close(drain)
         await self._jobs.close()
@@ -212,25 +215,92 @@ class AsyncMLBridge:
         timeout: float | None = None,
         session: str | None = None,
         idempotency_key: str | None = None,
+        id: str | None = None,
+        resume: bool = False,
     ) -> AsyncJob:
-        """Start a call that lives on by itself and return its job. Without a `timeout` a job has no limit."""
+        """Start a call that lives on by itself and return its job. Without a `timeout` a job has no limit.
+
+        Args:
+            bridge: as everywhere, and so the next five.
+            command: what to run.
+            args: with what.
+            timeout: seconds, from now on.
+            session: the job waits its turn there.
+            idempotency_key: a second `submit` with it returns the first one's job, unless that failed.
+            id: chosen by the host if left out.
+            resume: run it again, from its beginning, if its host ends before it. It must bear that.
+        """
         pool, command, given = self._prepare(bridge, command, args)
         options = self._options(pool, inf if timeout is None else timeout, session, idempotency_key, None)
-        job = self._jobs.add(pool.name, command, lambda: not pool.ready)
+        key, what = options.idempotency_key, (command, repr(given), session)
+        if key is not None and (known := self._jobs.with_key(pool.name, key, what)) is not None:
+            return known
+        if type(resume) is not bool:
+            raise wrong_argument("resume", "True or False", resume)
+        job = await self._jobs.add(
+            pool.name,
+            command,
+            dict(given),
+            partial(_has_no_worker, pool),
+            id=id,
+            session=options.session,
+            resume=resume,
+        )
+        if key is not None:
+            self._jobs.remember_key(pool.name, key, what, job)
+        self._begin_job(job, pool, options)
+        return job
+
+    def _begin_job(self, job: LiveJob, pool: Pool, options: CallOptions) -> None:
         job.begin(
-            lambda given_options: self._router.call(pool, command, given, given_options),
+            lambda given_options: self._router.call(pool, job.command, job.args, given_options),
             options,
             lambda call: pool.stop_call(call, "cancelled"),
         )
-        return job
 
-    def jobs(self) -> list[AsyncJob]:
-        """Return the jobs that are remembered, oldest first."""
-        return self._jobs.list()
+    async def keep_jobs(self, store: DurableJobs, host: str) -> None:
+        """Keep jobs in a store from now on, and go on with what a host before this one left there.
+
+        Args:
+            store: opened; this host is announced there.
+            host: this host's id there.
+
+        Raises:
+            StoreError: it can't be read.
+        """
+        for record in await self._jobs.attach(store, host):
+            try:
+                pool = self.pool(record.bridge)
+            except RegistryError:
+                await self._jobs.give_up(record)
+                continue
+            job = self._jobs.revive(record, partial(_has_no_worker, pool), await self._jobs.next_event(record))
+            job.note("the host that ran this job has ended; it runs again from its beginning")
+            self._begin_job(job, pool, CallOptions(session=record.session))
+
+    def jobs(
+        self, bridge: str | None = None, states: Collection[str] | str | None = None, limit: int | None = None
+    ) -> list[AsyncJob]:
+        """Return the jobs that are remembered, oldest first.
+
+        Args:
+            bridge: only of this one; None of all.
+            states: only in these `JobState`s.
+            limit: only so many, the newest ones.
+        """
+        return self._jobs.list(maybe_name(bridge, "bridge"), states, limit)
 
     def get_job(self, id: str) -> AsyncJob:
-        """Return a job by its id."""
+        """Return a job that is remembered by its id."""
         return self._jobs.get(id)
+
+    async def find_job(self, id: str) -> AsyncJob:
+        """Return a job by its id; one that another host has put into the store as well."""
+        return await self._jobs.find(id)
+
+    async def delete_job(self, id: str) -> None:
+        """Forget a job that has ended, with its events and its result."""
+        await self._jobs.delete(id)
 
     # ------------------------------------------------------------------ resources
 
@@ -516,6 +586,10 @@ class AsyncMLBridge:
     def _session_expired(self, session: Session) -> None:
         if not self._closed:
             self._tasks.start(self._router.end_session(session), f"end session {session.id}")
+
+
+def _has_no_worker(pool: Pool) -> bool:
+    return not pool.ready
 
 
 def _full_command(pool: Pool, command: Any, name: str) -> str:

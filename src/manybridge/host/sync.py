@@ -11,7 +11,7 @@ import atexit
 import contextlib
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -21,7 +21,8 @@ from manybridge.host.arguments import checked_args, checked_text, checked_timeou
 from manybridge.host.bridge import AsyncMLBridge
 from manybridge.host.calls import Call
 from manybridge.host.config import BridgeConfig, ConfigSource
-from manybridge.host.jobs import AsyncJob, JobProgress, JobState
+from manybridge.host.jobs import AsyncJob, JobState
+from manybridge.host.progress import JobProgress
 from manybridge.host.resources import Resource
 from manybridge.host.sessions import SessionInfo
 from manybridge.host.streams import AsyncStream, StreamEvent
@@ -169,13 +170,19 @@ class MLBridge:
         """Start a call that lives on by itself and return its job. Without a `timeout` a job has no limit."""
         return Job(self._run, self._run(self._bridge.submit(bridge, command, args, **options)))
 
-    def jobs(self) -> list[Job]:
-        """Return the jobs that are remembered, oldest first."""
-        return [Job(self._run, job) for job in self._bridge.jobs()]
+    def jobs(
+        self, bridge: str | None = None, states: Collection[str] | str | None = None, limit: int | None = None
+    ) -> list[Job]:
+        """Return the jobs that are remembered, oldest first; of one bridge, in some states, the newest `limit`."""
+        return [Job(self._run, job) for job in self._bridge.jobs(bridge, states, limit)]
 
     def get_job(self, id: str) -> Job:
-        """Return a job by its id."""
-        return Job(self._run, self._bridge.get_job(id))
+        """Return a job by its id; one that another host has put into the store as well."""
+        return Job(self._run, self._run(self._bridge.find_job(id)))
+
+    def delete_job(self, id: str) -> None:
+        """Forget a job that has ended, with its events and its result."""
+        self._run(self._bridge.delete_job(id))
 
     # ------------------------------------------------------------------ resources
 
@@ -359,8 +366,28 @@ class Job:
 
     @property
     def progress(self) -> JobProgress | None:
-        """The last progress that it reported."""
+        """How far its work is, how fast it goes and how long it will take, as of now; None before its first report."""
         return self._job.progress
+
+    @property
+    def created_at(self) -> float:
+        """When it was made, Unix seconds."""
+        return self._job.created_at
+
+    @property
+    def started_at(self) -> float | None:
+        """When a worker got it, Unix seconds."""
+        return self._job.started_at
+
+    @property
+    def finished_at(self) -> float | None:
+        """When it ended, Unix seconds."""
+        return self._job.finished_at
+
+    @property
+    def event_count(self) -> int:
+        """How many events it has had: the number of the next one."""
+        return self._job.event_count
 
     @property
     def done(self) -> bool:
@@ -386,11 +413,11 @@ class Job:
         return self._run(self._job.result(timeout))
 
     def cancel(self) -> bool:
-        """Stop it. Returns whether it still ran."""
+        """Stop it, and return when its work has ended. Returns whether it still ran."""
         return bool(self._run(self._job.cancel()))
 
     def events(self, from_seq: int = 0) -> Iterator[StreamEvent]:
-        """Yield its events from number `from_seq` on, past and future ones, until it ends."""
+        """Yield its events from number `from_seq` on, past and future ones, until it ends. See `AsyncJob.events`."""
         position = from_seq
         while events := self._run(self._job.take_events(position)):
             yield from events

@@ -1,0 +1,278 @@
+"""The jobs of one host: which there are, which are remembered, and what the store knows beside them."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from typing import Any, Final, Protocol
+
+from manybridge.errors import CallError, InvalidArgumentError, ManybridgeError
+from manybridge.host.arguments import checked_name, maybe_name, wrong_argument
+from manybridge.host.job_journal import JobJournal
+from manybridge.host.jobs import FINAL_STATES, AsyncJob, JobState, LiveJob
+from manybridge.host.stored_jobs import StoredJob, interrupted, is_final
+from manybridge.protocol.errors import ErrorCode
+from manybridge.store.base import HostStore, JobStore, KeyStore
+from manybridge.store.records import JobRecord, KeyRecord
+
+_log = logging.getLogger("manybridge.host")
+
+OPEN_STATES: Final = frozenset(str(state) for state in JobState) - {str(state) for state in FINAL_STATES}
+
+MOST_OPEN: Final = 10_000
+"""Interrupted jobs that are looked for at the start."""
+
+
+class DurableJobs(JobStore, HostStore, KeyStore, Protocol):
+    """What of a store the jobs of a host need."""
+
+
+class JobTable:
+    """Owner of the jobs of one host.
+
+    Args:
+        max_jobs: so many are remembered; the oldest finished ones are forgotten first.
+    """
+
+    def __init__(self, max_jobs: int) -> None:
+        self._max_jobs = max_jobs
+        self._jobs: dict[str, AsyncJob] = {}
+        self._keys: dict[tuple[str, str], tuple[object, str]] = {}
+        """Bridge and idempotency key: what was to be done, and the id of the job that does it."""
+        self._store: DurableJobs | None = None
+        self._journal: JobJournal | None = None
+
+    # ------------------------------------------------------------------ the store
+
+    async def attach(self, store: DurableJobs, host: str) -> list[JobRecord]:
+        """Keep jobs in a store from now on, and learn what it has.
+
+        Args:
+            store: opened and announced.
+            host: this host's id there.
+
+        Returns:
+            The interrupted jobs that are to be run again, and are this host's now. All others are marked as failed.
+
+        Raises:
+            StoreError: it can't be read.
+        """
+        self._store, self._journal = store, JobJournal(store, host)
+        living = await store.living_hosts()
+        records = {each.id: each for each in await store.list_jobs(limit=self._max_jobs)}
+        records |= {each.id: each for each in await store.list_jobs(states=OPEN_STATES, limit=MOST_OPEN)}
+        again: list[JobRecord] = []
+        for record in sorted(records.values(), key=lambda each: each.created_at):
+            if is_final(record) or (record.host in living and record.host != host):
+                self._jobs[record.id] = StoredJob(record, store)
+            elif record.idempotent:
+                if await self._claim(store, record, host):
+                    again.append(record)
+                else:
+                    self._jobs[record.id] = StoredJob(record, store)
+            else:
+                await self._give_up(store, record)
+        return again
+
+    async def _give_up(self, store: DurableJobs, record: JobRecord) -> None:
+        record = interrupted(record)
+        await store.save_job(record)
+        self._jobs[record.id] = StoredJob(record, store)
+
+    @staticmethod
+    async def _claim(store: DurableJobs, record: JobRecord, host: str) -> bool:
+        """Make an interrupted job this host's, unless another host that began at the same time was faster."""
+        key = KeyRecord(bridge=record.bridge, key=f"job {record.id}", fingerprint=record.host, host=host)
+        found, ours = await store.begin_key(key, keep_seconds=0.0)
+        if ours:
+            await store.save_job(replace(record, host=host, state=str(JobState.QUEUED), started_at=None))
+        return ours or found.host == host
+
+    async def next_event(self, record: JobRecord) -> int:
+        """Return the number that the next event of an interrupted job gets."""
+        assert self._store is not None
+        following = record.events
+        while events := await self._store.read_events(record.id, following):
+            following = events[-1].seq + 1
+        return following
+
+    # ------------------------------------------------------------------ jobs
+
+    async def add(
+        self,
+        bridge: str,
+        command: str,
+        args: dict[str, Any],
+        is_starting: Callable[[], bool],
+        *,
+        id: str | None = None,
+        session: str | None = None,
+        resume: bool = False,
+    ) -> LiveJob:
+        """Make a job that has not begun, and write it into the store.
+
+        Raises:
+            InvalidArgumentError: the id is taken, or no name.
+            StoreError: it can't be written; there is no job then.
+        """
+        id = maybe_name(id, "id") or f"job-{secrets.token_hex(6)}"
+        if id in self._jobs:
+            raise InvalidArgumentError(f'id: there is a job "{id}" already', details={"job": id})
+        job = LiveJob(id, bridge, command, args, is_starting, session=session, resume=resume, journal=self._journal)
+        self._jobs[id] = job
+        if self._journal is not None:
+            try:
+                await self._journal.add(job)
+            except BaseException:
+                del self._jobs[id]
+                raise
+        await self._forget_surplus()
+        return job
+
+    def revive(self, record: JobRecord, is_starting: Callable[[], bool], next_event: int) -> LiveJob:
+        """Make an interrupted job anew, with its id, its events and the time when it was made."""
+        job = LiveJob(
+            record.id,
+            record.bridge,
+            record.command,
+            record.args,
+            is_starting,
+            session=record.session,
+            resume=True,
+            journal=self._journal,
+            first_event=next_event,
+        )
+        job.created_at = record.created_at
+        self._jobs[job.id] = job
+        return job
+
+    async def give_up(self, record: JobRecord) -> None:
+        """An interrupted job can't be run again: its bridge is not there any more."""
+        assert self._store is not None
+        await self._give_up(self._store, record)
+
+    def with_key(self, bridge: str, key: str, what: object) -> AsyncJob | None:
+        """Return the job that was submitted with an idempotency key, unless it failed or was forgotten.
+
+        Raises:
+            InvalidArgumentError: it was another call.
+        """
+        known, id = self._keys.get((bridge, key), (None, ""))
+        job = self._jobs.get(id)
+        if job is None or job.state in {JobState.FAILED, JobState.CANCELLED}:
+            self._keys.pop((bridge, key), None)
+            return None
+        if known != what:
+            text = f"idempotency_key {key!r} was used for a job with another command or other arguments"
+            raise InvalidArgumentError(text, details={"problems": [{"argument": "idempotency_key"}]})
+        return job
+
+    def remember_key(self, bridge: str, key: str, what: object, job: AsyncJob) -> None:
+        """Have the next `submit` with this key get this job."""
+        self._keys[bridge, key] = (what, job.id)
+
+    def get(self, id: str) -> AsyncJob:
+        """Return a job that is remembered.
+
+        Raises:
+            CallError: `job_not_found`.
+            InvalidArgumentError: the id is no name.
+        """
+        if (job := self._jobs.get(checked_name(id, "id"))) is None:
+            raise _not_found(id)
+        return job
+
+    async def find(self, id: str) -> AsyncJob:
+        """Return a job that is remembered, or that the store has, where another host made it.
+
+        Raises:
+            CallError: `job_not_found`.
+            StoreError: the store can't be asked.
+        """
+        job = self._jobs.get(checked_name(id, "id"))
+        if isinstance(job, StoredJob):
+            await job.look()
+        elif job is None and self._store is not None and (record := await self._store.get_job(id)) is not None:
+            job = StoredJob(record, self._store)
+        if job is None:
+            raise _not_found(id)
+        return job
+
+    def list(
+        self, bridge: str | None = None, states: Collection[str] | str | None = None, limit: int | None = None
+    ) -> list[AsyncJob]:
+        """Return the jobs that are remembered and match, oldest first; the newest `limit` of them."""
+        wanted = checked_states(states)
+        found = [
+            job
+            for job in self._jobs.values()
+            if (bridge is None or job.bridge == bridge) and (wanted is None or job.state in wanted)
+        ]
+        if limit is not None and (type(limit) is not int or limit < 0):
+            raise wrong_argument("limit", "a whole number from 0 on", limit)
+        return found if limit is None else found[len(found) - min(limit, len(found)) :]
+
+    async def delete(self, id: str) -> None:
+        """Forget a job that has ended, here and in the store.
+
+        Raises:
+            CallError: `job_not_found`; or `not_supported`: it has not ended.
+        """
+        job = await self.find(id)
+        if not job.done:
+            text = f"job {id} is {job.state}: cancel it, or wait for its end, before it is deleted"
+            raise CallError(text, code=ErrorCode.NOT_SUPPORTED, details={"job": id, "state": str(job.state)})
+        self._jobs.pop(id, None)
+        if self._store is not None:
+            await self._store.delete_job(id)
+
+    async def _forget_surplus(self) -> None:
+        surplus = len(self._jobs) - self._max_jobs
+        if surplus <= 0:
+            return
+        for id in [job.id for job in self._jobs.values() if job.done][:surplus]:
+            del self._jobs[id]
+            if self._store is not None:
+                try:
+                    await self._store.delete_job(id)
+                except ManybridgeError as error:
+                    _log.warning("job %s is forgotten but stays in the store: %s", id, error)
+
+    # ------------------------------------------------------------------ the end
+
+    def closing(self) -> None:
+        """The host closes: jobs that end from now on were interrupted."""
+        for job in self._jobs.values():
+            if isinstance(job, LiveJob):
+                job.host_closes = True
+
+    async def close(self) -> None:
+        """Cancel what runs, and write what is not written."""
+        for job in [each for each in self._jobs.values() if isinstance(each, LiveJob)]:
+            await job.cancel()
+        if self._journal is not None:
+            await self._journal.close()
+
+
+def checked_states(states: Collection[str] | str | None) -> set[str] | None:
+    """Return the names of states.
+
+    Raises:
+        InvalidArgumentError: one of them is none.
+    """
+    if states is None:
+        return None
+    if not isinstance(states, Collection):
+        raise wrong_argument("states", "names of states", states)
+    wanted = {states} if isinstance(states, str) else set(states)
+    for state in wanted:
+        if state not in set(JobState):
+            expected = f"one or more of {', '.join(JobState)}"
+            raise wrong_argument("states", expected, state, f'"{state}"' if isinstance(state, str) else None)
+    return wanted
+
+
+def _not_found(id: str) -> CallError:
+    return CallError(f'there is no job "{id}"', code=ErrorCode.JOB_NOT_FOUND, details={"job": id})

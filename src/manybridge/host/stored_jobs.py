@@ -1,0 +1,133 @@
+"""Jobs that only the store knows: those of hosts that have gone, and those that run in other hosts."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from time import monotonic, time
+from typing import Any, Final
+
+from manybridge.errors import ManybridgeError, error_for
+from manybridge.host.job_events import READ_AT_ONCE, with_gaps
+from manybridge.host.jobs import FINAL_STATES, AsyncJob, JobState, checked_from_seq
+from manybridge.host.progress import JobProgress
+from manybridge.host.streams import StreamEvent
+from manybridge.protocol.errors import ErrorCode
+from manybridge.protocol.messages import ErrorInfo
+from manybridge.store.base import JobStore
+from manybridge.store.records import JobRecord
+
+LOOK_SECONDS: Final = 0.2
+"""How often a job of another host is looked at while somebody waits for it: as often as that host writes."""
+
+
+class StoredJob(AsyncJob):
+    """A job as its record says. One that runs elsewhere is looked at again whenever somebody waits for it.
+
+    Args:
+        record: what the store keeps.
+        store: asked for events and news.
+    """
+
+    def __init__(self, record: JobRecord, store: JobStore) -> None:
+        self._store = store
+        self.id = record.id
+        self.bridge = record.bridge
+        self.command = record.command
+        self.session = record.session
+        self.created_at = record.created_at
+        self._learn(record)
+
+    @property
+    def state(self) -> JobState:
+        """How far it was when it was last looked at."""
+        return JobState(self._record.state)
+
+    @property
+    def host(self) -> str:
+        """The id of the host that runs it, or ran it."""
+        return self._record.host
+
+    @property
+    def progress(self) -> JobProgress | None:
+        """As its host wrote it last."""
+        data = self._record.progress
+        return None if data is None else JobProgress.from_object(data)
+
+    @property
+    def error(self) -> ManybridgeError | None:
+        """Why it failed or was cancelled."""
+        found = self._record.error
+        return None if found is None else error_for(_info(found))
+
+    @property
+    def event_count(self) -> int:
+        """How many events it had when it was last looked at."""
+        return self._record.events
+
+    async def wait(self, timeout: float | None = None) -> bool:
+        """Wait until its host has written that it ended."""
+        deadline = None if timeout is None else monotonic() + timeout
+        while not self.done:
+            left = LOOK_SECONDS if deadline is None else min(LOOK_SECONDS, deadline - monotonic())
+            if left <= 0:
+                return False
+            await asyncio.sleep(left)
+            await self.look()
+        return True
+
+    async def look(self) -> None:
+        """Read its record again; one that was deleted stays as it was last."""
+        if not self.done and (record := await self._store.get_job(self.id)) is not None:
+            self._learn(record)
+
+    async def cancel(self) -> bool:
+        """Stop nothing: a host stops only what it runs.
+
+        Raises:
+            ManybridgeError: `not_supported`, where it has not ended.
+        """
+        await self.look()
+        if self.done:
+            return False
+        text = f"job {self.id} is run by another host ({self.host}); cancel it there"
+        raise ManybridgeError(text, code=ErrorCode.NOT_SUPPORTED, details={"job": self.id, "host": self.host})
+
+    async def take_events(self, from_seq: int, *, wait: bool = True) -> list[StreamEvent]:
+        """Return events from the store."""
+        checked_from_seq(from_seq)
+        while True:
+            was_done = self.done  # asked before the events: what comes after the end is nothing
+            events = await self._store.read_events(self.id, from_seq, READ_AT_ONCE)
+            if events or was_done or not wait:
+                return with_gaps(from_seq, events)
+            await asyncio.sleep(LOOK_SECONDS)
+            await self.look()
+
+    def _result(self) -> Any:
+        return self._record.result
+
+    def _learn(self, record: JobRecord) -> None:
+        self._record = record
+        self.started_at = record.started_at
+        self.finished_at = record.finished_at
+
+
+def interrupted(record: JobRecord) -> JobRecord:
+    """What becomes of the record of a job whose host has gone."""
+    text = f"job {record.id} was interrupted: the host that ran it has ended, and it was not to be run again"
+    details = {"job": record.id, "command": record.command, "host": record.host, "interrupted": True}
+    error = ManybridgeError(text, code=ErrorCode.HOST_CLOSED, details=details)
+    return replace(
+        record, state=str(JobState.FAILED), error=error.to_info().to_object(), result=None, finished_at=time()
+    )
+
+
+def is_final(record: JobRecord) -> bool:
+    """Whether a job has ended."""
+    return record.state in FINAL_STATES
+
+
+def _info(found: dict[str, Any]) -> ErrorInfo:
+    known = {name: found[name] for name in ErrorInfo._fields if name in found}
+    return ErrorInfo(**{"code": str(ErrorCode.INTERNAL_ERROR), "message": "", **known})
