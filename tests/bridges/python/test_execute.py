@@ -31,6 +31,12 @@ def python() -> Iterator[BridgeHarness]:
         yield harness
 
 
+def bridge_of(python: BridgeHarness) -> PythonBridge:
+    """The bridge itself, by its type."""
+    assert isinstance(python.bridge, PythonBridge)
+    return python.bridge
+
+
 def execute(python: BridgeHarness, code: str, session: str | None = None, /, **arguments: Any) -> dict[str, Any]:
     """What the command returns."""
     result: dict[str, Any] = python.run("execute", {"code": code, **arguments}, session_id=session).result
@@ -121,15 +127,13 @@ def test_a_thread_of_the_code_prints_into_its_output(python: BridgeHarness) -> N
     assert execute(python, code)["stdout"] == "from a thread\n"
 
 
-def test_what_is_printed_outside_goes_where_it_went(
-    python: BridgeHarness, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_printed_outside_goes_where_it_went(python: BridgeHarness, capsys: pytest.CaptureFixture[str]) -> None:
     """Also by what the code left behind, and the streams come back when the bridge closes."""
     before = sys.stdout
     left = execute(python, "import sys\nkept = sys.stdout\nkept")["result"]
-    stream = python.bridge.objects.get(left["$object"], None)
+    stream = bridge_of(python).objects.get(left["$object"], None)
     print("after", file=stream)
-    print("outside")
+    sys.stdout.write("outside\n")
     assert capsys.readouterr().out == "after\noutside\n"
     python.bridge.close()
     assert sys.stdout is before
@@ -152,7 +156,9 @@ def test_an_error_tells_line_and_frames_of_the_code_alone(python: BridgeHarness)
 def test_the_line_is_that_of_the_code_where_a_library_raised(python: BridgeHarness) -> None:
     """And in a coroutine."""
     assert failure(python, "import json\n\njson.loads('{')").details == {"line": 3}
-    raised = failure(python, "import asyncio\nasync def f():\n    await asyncio.sleep(0)\n    raise KeyError('k')\nawait f()")
+    raised = failure(
+        python, "import asyncio\nasync def f():\n    await asyncio.sleep(0)\n    raise KeyError('k')\nawait f()"
+    )
     assert (raised.details, raised.type) == ({"line": 4}, "KeyError")
     assert "awaiting.py" not in str(raised.traceback)
 
@@ -204,7 +210,10 @@ def test_variables_live_on_under_a_name_in_their_session(python: BridgeHarness) 
         execute(python, "f()", "s", namespace="work")
     assert "raise ValueError('later')" in str(caught.value.traceback)
     assert caught.value.details == {"line": 1}  # of this code; the line of the other one is in the traceback
-    assert python.run("forget", {"namespace": "work"}, session_id="s").result == {"namespace": "work", "forgotten": True}
+    assert python.run("forget", {"namespace": "work"}, session_id="s").result == {
+        "namespace": "work",
+        "forgotten": True,
+    }
     assert python.run("forget", {"namespace": "work"}, session_id="s").result["forgotten"] is False
 
 
@@ -214,7 +223,7 @@ def test_the_context_of_a_call_does_not_outlive_it(python: BridgeHarness) -> Non
     assert execute(python, "sorted(set(globals()) - {'__builtins__', '__name__'})", namespace="n")["result"] == [
         "ctx", "x",
     ]  # fmt: skip
-    scope = python.bridge.code.namespaces.get(None, "n")
+    scope = bridge_of(python).code.namespaces.get(None, "n")
     assert "ctx" not in scope
 
 
@@ -222,7 +231,7 @@ def test_the_least_recently_used_namespace_goes_first(python: BridgeHarness) -> 
     """And cleaning a session takes the ones it has."""
     for number in range(MAX_NAMESPACES + 1):
         execute(python, "x = 1", "s", namespace=f"n{number}")
-    held = python.bridge.code.namespaces
+    held = bridge_of(python).code.namespaces
     assert len(held) == MAX_NAMESPACES
     assert not held.forget("s", "n0")
     assert python.bridge.cleanup("s")["namespaces_forgotten"] == MAX_NAMESPACES
@@ -238,7 +247,7 @@ def test_progress_and_chunks_come_from_the_injected_context(python: BridgeHarnes
 def test_two_executions_at_a_time_do_not_mix_their_output() -> None:
     """A concurrent bridge runs them on threads."""
     with BridgeHarness(Permitted, {}) as harness:
-        reference = harness.bridge.objects.put(threading.Barrier(2, timeout=10), None)
+        reference = bridge_of(harness).objects.put(threading.Barrier(2, timeout=10), None)
         code = "barrier.wait()\nfor _ in range(50): print(name)\nbarrier.wait()"
         seen: dict[str, str] = {}
 

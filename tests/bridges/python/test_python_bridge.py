@@ -123,7 +123,7 @@ def test_an_object_of_another_session_is_not_found(python: BridgeHarness) -> Non
 def test_cleanup_of_a_session_releases_its_objects(python: BridgeHarness) -> None:
     """The runtime calls it for common:cleanup."""
     ada = python.run("call", {"target": "billing:Account", "args": ["Ada"]}, session_id="a").result
-    assert python.bridge.cleanup("a") == {"objects_released": 1}
+    assert python.bridge.cleanup("a") == {"objects_released": 1, "namespaces_forgotten": 0}
     assert code_of(python, "attribute", "a", object=ada, name="owner") == "resource_not_found"
 
 
