@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from manybridge.bridge import Bridge, Context, command, resource
+from manybridge.bridge import Bridge, resource
 from manybridge.bridges.transformers.data import Dataset
 from manybridge.bridges.transformers.framework import preload, settle
 from manybridge.bridges.transformers.options import Options, read_options
-from manybridge.bridges.transformers.training import DEFAULTS, Training, TrainingSettings, train
+from manybridge.bridges.transformers.training import Training
+from manybridge.bridges.transformers.training_commands import TrainingCommands
 
 
-class TransformersBridge(Bridge):
+class TransformersBridge(TrainingCommands, Bridge):
     """Hugging Face Transformers: models, tokenizers, pipelines, datasets, fine-tuning.
 
     Options: `device` ("cpu", "cuda:0", or "auto" for the one with most free memory), `threads` (of one worker's tensor
@@ -47,28 +48,3 @@ class TransformersBridge(Bridge):
         """
         self.options = read_options(options)
         settle(self.options.threads, local_files_only=self.options.local_files_only)
-
-    # ------------------------------------------------------------------ training
-
-    @command("train")
-    def train(
-        self,
-        run: str | None = None,
-        model: str | None = None,
-        dataset: str | dict[str, Any] | None = None,
-        settings: TrainingSettings = DEFAULTS,
-        resume: bool = False,
-        *,
-        ctx: Context,
-    ) -> dict[str, Any]:
-        """Fine-tune a model, with progress and checkpoints; a cancelled run keeps its last checkpoint.
-
-        Args:
-            run: name of the run, for resuming it.
-            model: what to train: a folder, a hub id, or "package:NAME".
-            dataset: id of a dataset of this worker, or a dataset's recipe.
-            settings: how to train.
-            resume: whether to go on from the last checkpoint of the run.
-            ctx: the call.
-        """
-        return train(self, ctx, run=run, model=model, dataset=dataset, settings=settings, resume=resume)
