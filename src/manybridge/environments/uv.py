@@ -1,0 +1,172 @@
+"""Running uv: where it is, what it is told, and what its refusals mean."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from manybridge.environments.failures import Reason, failed
+from manybridge.environments.settings import Settings
+
+TICK: Final = 0.1
+"""Seconds between two looks at the progress of a running uv."""
+
+# What would make uv act on another environment, start an interpreter before we have checked (compiling bytecode does),
+# or install what the lock does not vouch for.
+_NOT_INHERITED: Final = (
+    "UV_COMPILE_BYTECODE", "UV_NO_VERIFY_HASHES", "UV_REQUIRE_HASHES", "UV_CUSTOM_COMPILE_COMMAND",
+    "UV_NO_BINARY", "UV_NO_BINARY_PACKAGE", "UV_NO_BUILD", "UV_NO_BUILD_PACKAGE",
+    "UV_SYSTEM_PYTHON", "UV_BREAK_SYSTEM_PACKAGES", "UV_PYTHON", "UV_PROJECT", "UV_PROJECT_ENVIRONMENT",
+    "UV_WORKING_DIRECTORY", "VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONHOME", "PYTHONPATH",
+)  # fmt: skip
+
+_NO_SPACE: Final = re.compile(r"No space left on device|Disk quota exceeded|File too large|os error (?:27|28|122)\b")
+_WRONG_HASH: Final = re.compile(r"[Hh]ash mismatch|does not match|don't match", re.MULTILINE)
+_CONFLICT: Final = re.compile(r"No solution found|unsatisfiable|can't be satisfied|cannot be used", re.MULTILINE)
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a run of uv ended."""
+
+    status: int
+    """The exit code, or the negative number of the signal."""
+    output: str
+    errors: str
+
+    @property
+    def ran_out_of_space(self) -> bool:
+        """Whether the disk was full, or a limit of file sizes was met."""
+        return self.status == -signal.SIGXFSZ or (self.status != 0 and bool(_NO_SPACE.search(self.errors)))
+
+    @property
+    def reason(self) -> Reason:
+        """What the refusal is about, as far as uv's words tell."""
+        if self.ran_out_of_space:
+            return "disk_full"
+        if _WRONG_HASH.search(self.errors):
+            return "hash_mismatch"
+        return "conflict" if _CONFLICT.search(self.errors) else "uv_failed"
+
+    @property
+    def explanation(self) -> str:
+        """The words of uv itself, without the lines that only say how far it got."""
+        kept = [line.rstrip() for line in self.errors.splitlines() if not line.startswith(("Using ", "Resolved "))]
+        return "\n".join(kept).strip() or f"uv ended with {self.status}"
+
+
+def find_uv(settings: Settings) -> str:
+    """Return the path of uv.
+
+    Raises:
+        BridgeEnvironmentError: `uv_missing`.
+    """
+    if settings.uv is not None:
+        found = shutil.which(settings.uv)
+        where = settings.uv
+    else:
+        found = _installed_uv() or shutil.which("uv")
+        where = "neither beside manybridge nor on PATH"
+    if found is None:
+        text = f"uv was not found ({where}); it is needed to lock and build environments:\n  pip install uv"
+        raise failed("uv_missing", text)
+    return found
+
+
+def run_uv(
+    settings: Settings,
+    arguments: Sequence[str],
+    *,
+    folder: Path,
+    tick: Callable[[], None] = lambda: None,
+    pass_fds: tuple[int, ...] = (),
+) -> Done:
+    """Run uv to its end.
+
+    Args:
+        settings: which uv.
+        arguments: behind the name of the program.
+        folder: its working folder, from which it finds a configuration of indexes.
+        tick: called every now and then while it runs.
+        pass_fds: descriptors that stay open for as long as it runs, also when this process is killed.
+
+    Raises:
+        BridgeEnvironmentError: `uv_missing`.
+    """
+    command = [find_uv(settings), *arguments, "--no-progress", "--color", "never"]
+    output, errors = os.memfd_create("manybridge-uv-output"), os.memfd_create("manybridge-uv-errors")
+    try:
+        with subprocess.Popen(
+            command,
+            cwd=folder,
+            env=_environment(os.environ),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+            pass_fds=pass_fds,
+        ) as process:
+            status = _wait(process, tick)
+        return Done(status, _content(output), _content(errors))
+    except OSError as error:
+        raise failed("uv_missing", f"can't start {command[0]}: {error.strerror or error}") from error
+    finally:
+        os.close(output)
+        os.close(errors)
+
+
+def find_links(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the arguments that name folders of wheels: those configured, and pip's. uv reads UV_FIND_LINKS itself."""
+    folders = [*settings.find_links, *environ.get("PIP_FIND_LINKS", "").split()]
+    return [part for folder in dict.fromkeys(folders) for part in ("--find-links", folder)]
+
+
+def only_wheels(settings: Settings) -> list[str]:
+    """Return the arguments that keep uv from running the build code of packages."""
+    allowed = [part for package in settings.build_from_source for part in ("--no-binary", package)]
+    return ["--only-binary", ":all:", *allowed]
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a write failed for want of space."""
+    return error.errno in _FULL
+
+
+def _installed_uv() -> str | None:
+    try:
+        import uv
+
+        return os.fspath(uv.find_uv_bin())
+    except (ImportError, FileNotFoundError):
+        return None
+
+
+def _environment(environ: Mapping[str, str]) -> dict[str, str]:
+    kept = {name: value for name, value in environ.items() if name not in _NOT_INHERITED}
+    # An interpreter that is missing is an error that names it, never a download.
+    return {**kept, "UV_PYTHON_DOWNLOADS": "never"}
+
+
+def _wait(process: subprocess.Popen[bytes], tick: Callable[[], None]) -> int:
+    try:
+        while True:
+            try:
+                return process.wait(TICK)
+            except subprocess.TimeoutExpired:
+                tick()
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+
+
+def _content(fd: int) -> str:
+    return os.pread(fd, os.fstat(fd).st_size, 0).decode(errors="replace")
