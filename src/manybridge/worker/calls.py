@@ -10,11 +10,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from manybridge.bridge import Context
-from manybridge.protocol.messages import MessageId, Request
+from manybridge.protocol.messages import EVENT_PROGRESS, MessageId, Request
 
 if TYPE_CHECKING:
     import asyncio
 
+    from manybridge.bridge.progress import ProgressSource
     from manybridge.worker.host_calls import HostCalls
     from manybridge.worker.outbox import Outbox
 
@@ -58,7 +59,10 @@ class WorkerCall:
     """Set while the call's own thread runs the event loop; then only the code of a task may be interrupted."""
     task: asyncio.Task[Any] | None = None
     """Set while a coroutine of this call runs on the event loop."""
+    progress_sources: list[ProgressSource] | None = None
+    """Bars and the like that report without the handler's doing, oldest first."""
     _answered = False
+    _reports_itself = False
 
     def __init__(self, request: Request, *, extended: bool, outbox: Outbox, host_calls: HostCalls) -> None:
         self.request = request
@@ -128,7 +132,14 @@ class WorkerCall:
     def emit_event(self, event: str, data: Any) -> None:
         """Send an event; dropped if the caller did not ask for a stream, or the call is over."""
         if self.request.stream and self.stage is RUNNING:
+            if event == EVENT_PROGRESS:
+                self._reports_itself = True
             self._outbox.send_event(self.request.id, event, data)
+
+    def report_automatically(self, data: dict[str, Any]) -> None:
+        """Send progress of a bar or the like, unless the handler has sent its own."""
+        if self.request.stream and self.stage is RUNNING and not self._reports_itself:
+            self._outbox.send_event(self.request.id, EVENT_PROGRESS, data)
 
     def call_host(self, tool: str, args: dict[str, Any], timeout: float | None) -> Any:
         """Call a tool of the client and wait."""

@@ -17,8 +17,10 @@ from time import monotonic, time
 from typing import Any, Final
 
 from manybridge.bridge import Bridge, Cancelled, WorkerInfo
+from manybridge.bridge.progress import running_call, serve_threads
 from manybridge.protocol.connection import WorkerConnection
 from manybridge.protocol.messages import Request, is_message_id
+from manybridge.worker import auto_progress
 from manybridge.worker.answers import Answers
 from manybridge.worker.calls import RUNNING, CallTable, Stage, WorkerCall
 from manybridge.worker.commands import CommandRunner
@@ -108,6 +110,8 @@ class Runtime:
             answered=self._request_load,
         )
         self._learn_dialect()
+        serve_threads(self._sole_call)
+        auto_progress.install()
 
     # ------------------------------------------------------------------ life
 
@@ -190,6 +194,11 @@ class Runtime:
     def queued_calls(self) -> int:
         """How many calls wait."""
         return len(self.calls.in_stage(Stage.QUEUED))
+
+    def _sole_call(self) -> WorkerCall | None:
+        """The call that code on a thread of its own belongs to, where that is certain."""
+        running = self.calls.in_stage(RUNNING)
+        return running[0] if len(running) == 1 else None
 
     def concurrency(self) -> int:
         """How many calls run at a time."""
@@ -287,6 +296,7 @@ class Runtime:
         """The border between user code and the worker."""
         result: Any = None
         failure: BaseException | None = None
+        running_call.set(call)
         try:
             try:
                 self._interrupter.arm(call)
@@ -298,6 +308,7 @@ class Runtime:
         except BaseException as error:  # noqa: BLE001  # whatever user code raises
             self._interrupter.disarm()
             failure = error
+        running_call.set(None)
         self._lifecycle.leave_if_forked(failure)
         return result, failure
 
