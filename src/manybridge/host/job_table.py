@@ -85,7 +85,7 @@ class JobTable:
     async def _claim(store: DurableJobs, record: JobRecord, host: str) -> bool:
         """Make an interrupted job this host's, unless another host that began at the same time was faster."""
         key = KeyRecord(bridge=record.bridge, key=f"job {record.id}", fingerprint=record.host, host=host)
-        found, ours = await store.begin_key(key, keep_seconds=0.0)
+        found, ours = await store.begin_key(key)
         if ours:
             await store.save_job(replace(record, host=host, state=str(JobState.QUEUED), started_at=None))
         return ours or found.host == host

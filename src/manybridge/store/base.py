@@ -38,7 +38,7 @@ class JobStore(Protocol):
         """Delete it with its events. Returns whether it was there."""
 
     async def append_events(self, job_id: str, events: Sequence[JobEvent]) -> None:
-        """Keep events; a number that is already there is left as it is. Events of a job that is not kept are dropped."""
+        """Keep events; a number that is there already is left as it is. Those of a job that is not kept are dropped."""
 
     async def read_events(self, job_id: str, from_seq: int = 0, limit: int = 10_000) -> list[JobEvent]:
         """Return events from number `from_seq` on, in order."""
@@ -126,16 +126,16 @@ class SessionStore(Protocol):
 class KeyStore(Protocol):
     """Keeps idempotency keys with the results of their calls."""
 
-    async def begin_key(self, record: KeyRecord, keep_seconds: float) -> tuple[KeyRecord, bool]:
+    async def begin_key(self, record: KeyRecord) -> tuple[KeyRecord, bool]:
         """Reserve a key for a call of `record.host`, unless it is in use.
 
         Returns:
-            The record as it is then, and whether the call is the caller's to make. A key whose call was under way on a
-            host that has gone, or that was kept for longer than it was to be, is free.
+            The record as it is then, and whether the call is the caller's to make. It is the caller's too
+            where the host that made it has gone in the middle of it.
         """
 
     async def finish_key(self, record: KeyRecord, keep_seconds: float) -> bool:
-        """Keep the result. Returns False where the key is no longer `record.host`'s."""
+        """Keep the result for so long. Returns False where the key is no longer `record.host`'s."""
 
     async def drop_key(self, bridge: str, key: str, host: str) -> None:
         """Forget a key whose call failed, if it is `host`'s."""

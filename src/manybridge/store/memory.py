@@ -1,60 +1,281 @@
-"""Jobs in memory: for tests, and for a host whose records need not outlive it."""
+"""The store without a database: the same contract, for as long as the process lives."""
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from math import inf
+from time import monotonic
+from typing import Any
 
-from manybridge.store.records import JobEvent, JobRecord
+from manybridge.store import liveness
+from manybridge.store.records import (
+    Execution,
+    HostRecord,
+    JobEvent,
+    JobRecord,
+    KeyRecord,
+    ResourceRecord,
+    SessionRecord,
+)
 
 
 class MemoryJobStore:
-    """A `JobStore` whose records end with it. Owner of them."""
+    """Implements `JobStore`."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, JobRecord] = {}
-        self._events: dict[str, list[JobEvent]] = {}
+        self._events: dict[str, dict[int, JobEvent]] = {}
 
     async def save_job(self, record: JobRecord) -> None:
-        """Insert it, or replace the one with the same id."""
-        self._jobs[record.id] = replace(record)
+        """See `JobStore`."""
+        self._jobs[record.id] = record
+        self._events.setdefault(record.id, {})
 
     async def get_job(self, id: str) -> JobRecord | None:
-        """Return it, or None."""
+        """See `JobStore`."""
         return self._jobs.get(id)
 
     async def list_jobs(
         self, *, bridge: str | None = None, states: Collection[str] | None = None, limit: int = 1000
     ) -> list[JobRecord]:
-        """Return the newest `limit` jobs that match, oldest first."""
+        """See `JobStore`."""
         found = [
             each
             for each in self._jobs.values()
-            if (bridge is None or each.bridge == bridge) and (states is None or each.state in states)
+            if bridge in (None, each.bridge) and (states is None or each.state in states)
         ]
-        found.sort(key=lambda each: each.created_at)
-        return found[-limit:] if limit > 0 else []
+        found.sort(key=lambda each: (each.created_at, each.id))
+        return found[max(0, len(found) - limit) :]
 
     async def delete_job(self, id: str) -> bool:
-        """Delete it with its events."""
+        """See `JobStore`."""
         self._events.pop(id, None)
         return self._jobs.pop(id, None) is not None
 
     async def append_events(self, job_id: str, events: Sequence[JobEvent]) -> None:
-        """Keep events; a number that is already there is left as it is."""
-        kept = self._events.setdefault(job_id, [])
-        for event in events:
-            place = bisect_left(kept, event.seq, key=_number)
-            if place == len(kept) or kept[place].seq != event.seq:
-                insort(kept, event, key=_number)
+        """See `JobStore`."""
+        kept = self._events.get(job_id)
+        if kept is not None:
+            for event in events:
+                kept.setdefault(event.seq, event)
 
     async def read_events(self, job_id: str, from_seq: int = 0, limit: int = 10_000) -> list[JobEvent]:
-        """Return events from number `from_seq` on, in order."""
-        kept = self._events.get(job_id, [])
-        start = bisect_left(kept, from_seq, key=_number)
-        return kept[start : start + limit]
+        """See `JobStore`."""
+        kept = self._events.get(job_id, {})
+        return [kept[seq] for seq in sorted(kept) if seq >= from_seq][:limit]
 
 
-def _number(event: JobEvent) -> int:
-    return event.seq
+class MemoryHosts:
+    """Implements `HostStore`."""
+
+    def __init__(self) -> None:
+        self._hosts: dict[str, tuple[HostRecord, float]] = {}
+
+    async def announce_host(self, host: HostRecord, lease_seconds: float) -> None:
+        """See `HostStore`."""
+        self._hosts[host.id] = (host, monotonic() + lease_seconds)
+
+    async def living_hosts(self) -> set[str]:
+        """See `HostStore`."""
+        return {id for id in self._hosts if self._is_living(id)}
+
+    def _is_living(self, id: str | None) -> bool:
+        host, expires = self._hosts.get(id or "", (None, 0.0))
+        return host is not None and expires > monotonic() and not liveness.has_gone(host)
+
+
+class MemoryResources(MemoryHosts):
+    """Implements `ResourceStore`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._resources: dict[tuple[str, str], ResourceRecord] = {}
+
+    async def add_resource(self, record: ResourceRecord) -> bool:
+        """See `ResourceStore`."""
+        found = self._resources.get((record.bridge, record.id))
+        if found is not None and (found.ready or self._is_living(found.holder)):
+            return False
+        self._resources[record.bridge, record.id] = record
+        return True
+
+    async def confirm_resource(self, record: ResourceRecord) -> bool:
+        """See `ResourceStore`."""
+        found = self._resources.get((record.bridge, record.id))
+        if found is None or found.ready or (found.holder, found.created_at) != (record.holder, record.created_at):
+            return False
+        self._resources[record.bridge, record.id] = replace(record, ready=True)
+        return True
+
+    async def get_resource(self, bridge: str, id: str) -> ResourceRecord | None:
+        """See `ResourceStore`."""
+        found = self._resources.get((bridge, id))
+        return found if found is not None and found.ready else None
+
+    async def list_resources(
+        self, *, bridge: str | None = None, type: str | None = None, session: str | None = None
+    ) -> list[ResourceRecord]:
+        """See `ResourceStore`."""
+        found = [
+            replace(each, state=None)
+            for each in self._resources.values()
+            if each.ready
+            and bridge in (None, each.bridge)
+            and type in (None, each.type)
+            and each.session in (None, session)
+        ]
+        return sorted(found, key=lambda each: (each.created_at, each.id))
+
+    async def claim_resource(self, bridge: str, id: str, host: str) -> ResourceRecord | None:
+        """See `ResourceStore`."""
+        found = await self.get_resource(bridge, id)
+        if found is None or (found.holder != host and self._is_living(found.holder)):
+            return found
+        claimed = self._resources[bridge, id] = replace(found, holder=host, fence=found.fence + 1)
+        return claimed
+
+    async def save_state(
+        self, bridge: str, id: str, *, host: str, fence: int, state: Any, executions: int, last_executed: float | None
+    ) -> int | None:
+        """See `ResourceStore`."""
+        found = self._resources.get((bridge, id))
+        if found is None or (found.holder, found.fence) != (host, fence):
+            return None
+        self._resources[bridge, id] = replace(
+            found,
+            state=state,
+            version=found.version + 1,
+            executions=found.executions + executions,
+            last_executed=found.last_executed if last_executed is None else last_executed,
+        )
+        return found.version + 1
+
+    async def release_resources(self, host: str, keys: Collection[tuple[str, str]] | None = None) -> None:
+        """See `ResourceStore`."""
+        for key in list(self._resources) if keys is None else keys:
+            found = self._resources.get(key)
+            if found is not None and found.holder == host and found.policy != "pinned" and found.ready:
+                self._resources[key] = replace(found, holder=None)
+
+    async def add_executions(self, executions: Sequence[Execution]) -> None:
+        """See `ResourceStore`."""
+        for each in executions:
+            found = self._resources.get((each.bridge, each.id))
+            if found is not None:
+                count = found.executions + each.count
+                self._resources[each.bridge, each.id] = replace(
+                    found, executions=count, last_executed=each.last_executed
+                )
+
+    async def delete_resource(self, bridge: str, id: str) -> bool:
+        """See `ResourceStore`."""
+        if await self.get_resource(bridge, id) is None:
+            return False
+        del self._resources[bridge, id]
+        return True
+
+    async def delete_resources(self, bridge: str | None, session: str | None) -> list[tuple[str, str]]:
+        """See `ResourceStore`."""
+        doomed = [
+            key
+            for key, each in self._resources.items()
+            if each.ready and each.session == session and bridge in (None, each.bridge)
+        ]
+        for key in doomed:
+            del self._resources[key]
+        return doomed
+
+    async def retire_host(self, id: str) -> None:
+        """See `HostStore`."""
+        self._hosts.pop(id, None)
+        for key, found in list(self._resources.items()):
+            if found.holder == id and not found.ready:
+                del self._resources[key]
+        await self.release_resources(id)
+
+
+class MemorySessions(MemoryResources):
+    """Implements `SessionStore`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sessions: dict[str, tuple[SessionRecord, float]] = {}
+
+    async def add_session(self, record: SessionRecord) -> bool:
+        """See `SessionStore`."""
+        if await self.get_session(record.id) is not None:
+            return False
+        self._end(record.id)
+        self._sessions[record.id] = (record, monotonic() + record.expires_in)
+        return True
+
+    async def save_sessions(self, records: Sequence[SessionRecord]) -> None:
+        """See `SessionStore`."""
+        for record in records:
+            found, expires = self._sessions.get(record.id, (record, 0.0))
+            merged = replace(record, created_at=found.created_at, calls=max(found.calls, record.calls))
+            self._sessions[record.id] = (merged, max(expires, monotonic() + record.expires_in))
+
+    async def get_session(self, id: str) -> SessionRecord | None:
+        """See `SessionStore`."""
+        found, expires = self._sessions.get(id, (None, 0.0))
+        left = expires - monotonic()
+        return replace(found, expires_in=left) if found is not None and left > 0 else None
+
+    async def list_sessions(self) -> list[SessionRecord]:
+        """See `SessionStore`."""
+        found = [each for id in list(self._sessions) if (each := await self.get_session(id)) is not None]
+        return sorted(found, key=lambda each: (each.created_at, each.id))
+
+    async def delete_session(self, id: str) -> bool:
+        """See `SessionStore`."""
+        return self._end(id)
+
+    async def end_expired_sessions(self) -> list[str]:
+        """See `SessionStore`."""
+        now = monotonic()
+        return [id for id, (_, expires) in list(self._sessions.items()) if expires <= now and self._end(id)]
+
+    def _end(self, id: str) -> bool:
+        if self._sessions.pop(id, None) is None:
+            return False
+        for key in [key for key, each in self._resources.items() if each.session == id]:
+            del self._resources[key]
+        return True
+
+
+class MemoryStore(MemoryJobStore, MemorySessions):
+    """Implements `Store`; keys included."""
+
+    def __init__(self) -> None:
+        MemoryJobStore.__init__(self)
+        MemorySessions.__init__(self)
+        self._keys: dict[tuple[str, str], tuple[KeyRecord, float]] = {}
+
+    async def begin_key(self, record: KeyRecord) -> tuple[KeyRecord, bool]:
+        """See `KeyStore`."""
+        now = monotonic()
+        self._keys = {key: entry for key, entry in self._keys.items() if entry[1] > now}
+        found, _ = self._keys.get((record.bridge, record.key), (None, 0.0))
+        if found is not None and (found.done or self._is_living(found.host)):
+            return found, False
+        self._keys[record.bridge, record.key] = (record, inf)
+        return record, True
+
+    async def finish_key(self, record: KeyRecord, keep_seconds: float) -> bool:
+        """See `KeyStore`."""
+        found, _ = self._keys.get((record.bridge, record.key), (None, 0.0))
+        if found is None or found.done or found.host != record.host:
+            return False
+        self._keys[record.bridge, record.key] = (replace(record, done=True), monotonic() + keep_seconds)
+        return True
+
+    async def drop_key(self, bridge: str, key: str, host: str) -> None:
+        """See `KeyStore`."""
+        found, _ = self._keys.get((bridge, key), (None, 0.0))
+        if found is not None and not found.done and found.host == host:
+            del self._keys[bridge, key]
+
+    async def close(self) -> None:
+        """See `Store`."""

@@ -1,0 +1,167 @@
+"""Resources in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from sqlalchemy import Row, null, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from manybridge.store.records import Execution, ResourceRecord
+from manybridge.store.statements import Statements, from_text, insert, is_living, to_text
+from manybridge.store.tables import resources
+
+_JSON = ("config", "state")
+
+
+class SqlResources(Statements):
+    """Implements `ResourceStore`."""
+
+    async def add_resource(self, record: ResourceRecord) -> bool:
+        """See `ResourceStore`."""
+        values, own = self._resource_values(record), self._in_scope(resources, bridge=record.bridge, id=record.id)
+
+        async def work(connection: AsyncConnection) -> bool:
+            added = insert(connection, resources).values(**values).on_conflict_do_nothing()
+            if (await connection.execute(added)).rowcount > 0:
+                return True
+            row = (await connection.execute(select(resources).where(own).with_for_update())).first()
+            if row is None or row.ready or await is_living(connection, row.holder):
+                return False  # row None: deleted a moment ago, which its caller can't tell from a moment later
+            await connection.execute(resources.update().where(own).values(**values))
+            return True
+
+        return await self.database.write(work, f"record resource {record.id}")
+
+    async def confirm_resource(self, record: ResourceRecord) -> bool:
+        """See `ResourceStore`."""
+        own = self._in_scope(resources, bridge=record.bridge, id=record.id, created_at=record.created_at, ready=False)
+        values = self._resource_values(replace(record, ready=True))
+
+        async def work(connection: AsyncConnection) -> bool:
+            mine = own & (resources.c.holder == record.holder)
+            return (await connection.execute(resources.update().where(mine).values(**values))).rowcount > 0
+
+        return await self.database.write(work, f"record resource {record.id}")
+
+    async def get_resource(self, bridge: str, id: str) -> ResourceRecord | None:
+        """See `ResourceStore`."""
+        query = select(resources).where(self._in_scope(resources, bridge=bridge, id=id), resources.c.ready)
+
+        async def work(connection: AsyncConnection) -> ResourceRecord | None:
+            row = (await connection.execute(query)).first()
+            return None if row is None else _resource(row)
+
+        return await self.database.read(work, f"read resource {id}")
+
+    async def list_resources(
+        self, *, bridge: str | None = None, type: str | None = None, session: str | None = None
+    ) -> list[ResourceRecord]:
+        """See `ResourceStore`."""
+        columns = [column for column in resources.c if column.name != "state"]
+        query = select(*columns, null().label("state")).where(self._in_scope(resources), resources.c.ready)
+        if bridge is not None:
+            query = query.where(resources.c.bridge == bridge)
+        if type is not None:
+            query = query.where(resources.c.type == type)
+        query = query.where(resources.c.session.is_(None) | (resources.c.session == session))
+
+        async def work(connection: AsyncConnection) -> list[ResourceRecord]:
+            rows = await connection.execute(query.order_by(resources.c.created_at, resources.c.id))
+            return [_resource(row) for row in rows]
+
+        return await self.database.read(work, "list resources")
+
+    async def claim_resource(self, bridge: str, id: str, host: str) -> ResourceRecord | None:
+        """See `ResourceStore`."""
+        own = self._in_scope(resources, bridge=bridge, id=id) & resources.c.ready
+
+        async def work(connection: AsyncConnection) -> ResourceRecord | None:
+            row = (await connection.execute(select(resources).where(own).with_for_update())).first()
+            if row is None:
+                return None
+            if row.holder != host and await is_living(connection, row.holder):
+                return _resource(row)
+            await connection.execute(resources.update().where(own).values(holder=host, fence=row.fence + 1))
+            return replace(_resource(row), holder=host, fence=row.fence + 1)
+
+        return await self.database.write(work, f"claim resource {id}")
+
+    async def save_state(
+        self, bridge: str, id: str, *, host: str, fence: int, state: Any, executions: int, last_executed: float | None
+    ) -> int | None:
+        """See `ResourceStore`."""
+        own = self._in_scope(resources, bridge=bridge, id=id, holder=host, fence=fence)
+        values: dict[str, Any] = {
+            "state": to_text(state),
+            "version": resources.c.version + 1,
+            "executions": resources.c.executions + executions,
+        }
+        if last_executed is not None:
+            values["last_executed"] = last_executed
+        statement = resources.update().where(own).values(**values).returning(resources.c.version)
+
+        async def work(connection: AsyncConnection) -> int | None:
+            version: int | None = (await connection.execute(statement)).scalar()
+            return version
+
+        return await self.database.write(work, f"keep the state of resource {id}")
+
+    async def release_resources(self, host: str, keys: Collection[tuple[str, str]] | None = None) -> None:
+        """See `ResourceStore`."""
+        held = self._in_scope(resources, holder=host) & (resources.c.policy != "pinned") & resources.c.ready
+        free = resources.update().values(holder=None)
+
+        async def work(connection: AsyncConnection) -> None:
+            if keys is None:
+                await connection.execute(free.where(held))
+            for bridge, id in sorted(keys or ()):  # one order for all hosts: no deadlock
+                await connection.execute(free.where(held, resources.c.bridge == bridge, resources.c.id == id))
+
+        if keys is None or keys:
+            await self.database.write(work, "release resources")
+
+    async def add_executions(self, executions: Sequence[Execution]) -> None:
+        """See `ResourceStore`."""
+
+        async def work(connection: AsyncConnection) -> None:
+            for each in sorted(executions, key=lambda one: (one.bridge, one.id)):
+                values = {"executions": resources.c.executions + each.count, "last_executed": each.last_executed}
+                own = self._in_scope(resources, bridge=each.bridge, id=each.id)
+                await connection.execute(resources.update().where(own).values(**values))
+
+        if executions:
+            await self.database.write(work, "count executions")
+
+    async def delete_resource(self, bridge: str, id: str) -> bool:
+        """See `ResourceStore`."""
+        own = self._in_scope(resources, bridge=bridge, id=id) & resources.c.ready
+
+        async def work(connection: AsyncConnection) -> bool:
+            return (await connection.execute(resources.delete().where(own))).rowcount > 0
+
+        return await self.database.write(work, f"delete resource {id}")
+
+    async def delete_resources(self, bridge: str | None, session: str | None) -> list[tuple[str, str]]:
+        """See `ResourceStore`."""
+        doomed = self._in_scope(resources) & resources.c.ready
+        doomed &= resources.c.session.is_(None) if session is None else resources.c.session == session
+        if bridge is not None:
+            doomed &= resources.c.bridge == bridge
+        statement = resources.delete().where(doomed).returning(resources.c.bridge, resources.c.id)
+
+        async def work(connection: AsyncConnection) -> list[tuple[str, str]]:
+            return [(row.bridge, row.id) for row in await connection.execute(statement)]
+
+        return await self.database.write(work, "delete resources")
+
+    def _resource_values(self, record: ResourceRecord) -> dict[str, Any]:
+        return asdict(record) | {name: to_text(getattr(record, name)) for name in _JSON} | {"scope": self._scope}
+
+
+def _resource(row: Row[*tuple[Any, ...]]) -> ResourceRecord:
+    values = dict(row._mapping)
+    del values["scope"]
+    return ResourceRecord(**values | {name: from_text(values[name]) for name in _JSON})

@@ -1,0 +1,121 @@
+"""Sessions in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, case, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from manybridge.store.records import SessionRecord
+from manybridge.store.statements import Statements, from_text, insert, now, to_text
+from manybridge.store.tables import resources, sessions
+
+
+class SqlSessions(Statements):
+    """Implements `SessionStore`."""
+
+    async def add_session(self, record: SessionRecord) -> bool:
+        """See `SessionStore`."""
+        own = self._in_scope(sessions, id=record.id)
+
+        async def work(connection: AsyncConnection) -> bool:
+            await self._end(connection, own & (sessions.c.expires_at <= now(connection)))
+            added = (
+                insert(connection, sessions).values(**self._session_values(connection, record)).on_conflict_do_nothing()
+            )
+            return (await connection.execute(added)).rowcount > 0
+
+        return await self.database.write(work, f"save session {record.id}")
+
+    async def save_sessions(self, records: Sequence[SessionRecord]) -> None:
+        """See `SessionStore`."""
+
+        async def work(connection: AsyncConnection) -> None:
+            for record in sorted(records, key=lambda each: each.id):  # one order for all hosts: no deadlock
+                values = self._session_values(connection, record)
+                added = insert(connection, sessions).values(**values)
+                new = added.excluded
+                changes: dict[str, Any] = {
+                    name: new[name] for name in values if name not in {"scope", "id", "created_at"}
+                }
+                changes["expires_at"] = _larger(sessions.c.expires_at, new["expires_at"])
+                changes["calls"] = _larger(sessions.c.calls, new["calls"])
+                await connection.execute(added.on_conflict_do_update(index_elements=["scope", "id"], set_=changes))
+
+        if records:
+            await self.database.write(work, f"save {len(records)} sessions")
+
+    async def get_session(self, id: str) -> SessionRecord | None:
+        """See `SessionStore`."""
+        found = await self._select(self._in_scope(sessions, id=id), f"read session {id}")
+        return found[0] if found else None
+
+    async def list_sessions(self) -> list[SessionRecord]:
+        """See `SessionStore`."""
+        return await self._select(self._in_scope(sessions), "list sessions")
+
+    async def delete_session(self, id: str) -> bool:
+        """See `SessionStore`."""
+
+        async def work(connection: AsyncConnection) -> bool:
+            return bool(await self._end(connection, self._in_scope(sessions, id=id)))
+
+        return await self.database.write(work, f"delete session {id}")
+
+    async def end_expired_sessions(self) -> list[str]:
+        """See `SessionStore`."""
+
+        async def work(connection: AsyncConnection) -> list[str]:
+            return await self._end(connection, self._in_scope(sessions) & (sessions.c.expires_at <= now(connection)))
+
+        return await self.database.write(work, "end expired sessions")
+
+    async def _end(self, connection: AsyncConnection, condition: ColumnElement[bool]) -> list[str]:
+        ended = (await connection.execute(sessions.delete().where(condition).returning(sessions.c.id))).scalars().all()
+        if ended:
+            made_there = self._in_scope(resources) & resources.c.session.in_(ended)
+            await connection.execute(resources.delete().where(made_there))
+        return list(ended)
+
+    async def _select(self, condition: ColumnElement[bool], doing: str) -> list[SessionRecord]:
+        async def work(connection: AsyncConnection) -> list[SessionRecord]:
+            left = (sessions.c.expires_at - now(connection)).label("expires_in")
+            query = select(sessions, left).where(condition, sessions.c.expires_at > now(connection))
+            rows = await connection.execute(query.order_by(sessions.c.created_at, sessions.c.id))
+            return [_session(row) for row in rows]
+
+        return await self.database.read(work, doing)
+
+    def _session_values(self, connection: AsyncConnection, record: SessionRecord) -> dict[str, Any]:
+        return {
+            "scope": self._scope,
+            "id": record.id,
+            "affinity": record.affinity,
+            "concurrency": record.concurrency,
+            "lease_seconds": record.lease_seconds,
+            "expires_at": now(connection) + record.expires_in,
+            "settings": to_text(record.settings),
+            "owner": record.owner,
+            "created_at": record.created_at,
+            "calls": record.calls,
+        }
+
+
+def _larger(one: ColumnElement[Any], other: ColumnElement[Any]) -> ColumnElement[Any]:
+    return case((one > other, one), else_=other)
+
+
+def _session(row: Row[*tuple[Any, ...]]) -> SessionRecord:
+    return SessionRecord(
+        id=row.id,
+        affinity=row.affinity,
+        concurrency=row.concurrency,
+        lease_seconds=row.lease_seconds,
+        expires_in=row.expires_in,
+        settings=from_text(row.settings),
+        owner=row.owner,
+        created_at=row.created_at,
+        calls=row.calls,
+    )
