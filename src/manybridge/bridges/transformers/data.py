@@ -357,11 +357,12 @@ def texts_of(data: Any, column: str) -> list[str]:
 
 
 def _tokenize(bridge: TransformersBridge, data: Any, wanted: Tokenize, ctx: Context) -> Any:
+    from manybridge.bridges.transformers.locating import locate
     from manybridge.bridges.transformers.pretrained import load_tokenizer
 
     if wanted.max_length is not None and wanted.max_length < 1:
         raise invalid("tokenize.max_length: expected an integer from 1 on")
-    tokenizer = load_tokenizer(bridge, wanted.model)
+    tokenizer = load_tokenizer(bridge, locate(wanted.model, bridge.options).folder)
     ids = token_ids(tokenizer, texts_of(data, wanted.column), wanted.max_length, ctx)
     kept = data.remove_columns("input_ids") if "input_ids" in data.column_names else data
     return kept.add_column("input_ids", ids)

@@ -46,7 +46,7 @@ def merge(
     # A hidden neighbour of the place: a rename only works within one file system.
     with writing(RunFolder(place.parent)) as staging:
         whole.save_pretrained(staging / place.name)
-        load_tokenizer(bridge, str(found.folder)).save_pretrained(staging / place.name)
+        load_tokenizer(bridge, found.folder).save_pretrained(staging / place.name)
         put_in_place(staging / place.name, place)
     ctx.progress(3, 3, "done")
     return {"model": str(place), "base": str(folder), "adapter": str(found.folder)}

@@ -6,8 +6,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from manybridge.bridges.transformers.errors import blaming
 from manybridge.bridges.transformers.framework import import_torch, import_transformers
+from manybridge.bridges.transformers.locating import ADAPTER_CONFIG, locate
 from manybridge.bridges.transformers.sources import invalid
+from manybridge.bridges.transformers.weights import inspect
 
 if TYPE_CHECKING:
     from manybridge.bridges.transformers.bridge import TransformersBridge
@@ -28,35 +31,46 @@ def import_datasets() -> Any:
     return datasets
 
 
-def model_folder(bridge: TransformersBridge, reference: str) -> Path:
-    """Return the local folder that a reference stands for.
+def model_folder(bridge: TransformersBridge, name: str) -> Path:
+    """Return the local folder of a whole model.
+
+    Raises:
+        BridgeError: as `locate`; `invalid_argument` for an adapter.
+    """
+    folder = locate(name, bridge.options).folder
+    if (folder / ADAPTER_CONFIG).is_file():
+        raise invalid(
+            f"model: {name!r} is an adapter, not a whole model; merge it first (transformers:merge_adapter)",
+            argument="model",
+        )
+    return folder
+
+
+def load_tokenizer(bridge: TransformersBridge, folder: Path) -> Any:
+    """Load the tokenizer in a folder.
 
     Raises:
         BridgeError: `invalid_argument`, there is none.
     """
-    path = Path(reference).expanduser()
-    base = bridge.options.models_path
-    for candidate in (base / path if base is not None else path, path):
-        if (candidate / "config.json").is_file() or (candidate / "tokenizer_config.json").is_file():
-            return candidate.resolve()
-    raise invalid(f"model: {reference!r} is no folder with a model in it (no config.json)", argument="model")
-
-
-def load_tokenizer(bridge: TransformersBridge, reference: str) -> Any:
-    """Load the tokenizer of a model."""
-    folder = model_folder(bridge, reference)
-    return import_transformers().AutoTokenizer.from_pretrained(
-        str(folder), local_files_only=True, trust_remote_code=bridge.options.trust_remote_code
-    )
+    with blaming(f"the tokenizer in {folder.name}"):
+        return import_transformers().AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=bridge.options.trust_remote_code
+        )
 
 
 def load_model(bridge: TransformersBridge, folder: Path, task: str, **settings: Any) -> Any:
-    """Load a model to be trained, in float32: small steps vanish in half precision."""
+    """Load a model to be trained, in float32: small steps vanish in half precision.
+
+    Raises:
+        BridgeError: `permission_denied` for pickled weights, `invalid_argument` for damaged ones.
+    """
+    inspect(folder)
     cls = getattr(import_transformers(), MODEL_CLASSES[task])
-    return cls.from_pretrained(
-        str(folder), local_files_only=True, use_safetensors=True, dtype=import_torch().float32,
-        trust_remote_code=bridge.options.trust_remote_code, **settings,
-    )  # fmt: skip
+    with blaming(f"the model in {folder.name}"):
+        return cls.from_pretrained(
+            str(folder), local_files_only=True, use_safetensors=True, dtype=import_torch().float32,
+            trust_remote_code=bridge.options.trust_remote_code, **settings,
+        )  # fmt: skip
 
 
 def longest_input(model: Any) -> int | None:

@@ -8,11 +8,13 @@ about it.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Any, Final, Protocol
 
 from manybridge.bridge import BridgeError, Context
+from manybridge.bridge.progress import ProgressSource, begin_progress
 from manybridge.protocol.errors import ErrorCode
 
 METRICS: Final = {
@@ -56,12 +58,14 @@ class Reporter:
         """Training begins, or goes on behind `step`."""
         self.ctx.progress(step, total, self._message)
 
-    def stepped(self, step: int, total: int, control: Any) -> None:
+    def stepped(self, state: Any, control: Any) -> None:
         """One step has ended: report it, and stop here if the call was cancelled."""
         self.between_steps = True
+        step, total = state.global_step, state.max_steps
         if self._listener is not None:
             self._listener.stepped(step, total)
-        self.ctx.progress(step, total, self._message)
+        if step % max(int(state.logging_steps or 1), 1):  # else it is logged in a moment, and reported with its loss
+            self.ctx.progress(step, total, self._message)
         if self.ctx.cancelled:
             control.should_training_stop = True
             control.should_evaluate = False
@@ -86,88 +90,111 @@ class Reporter:
             )
         row = {name: value for name, value in row.items() if isinstance(value, int) or math.isfinite(value)}
         if "loss" in row:
-            rate = f", learning rate {row['learning_rate']:.2g}" if "learning_rate" in row else ""
-            self._message = f"loss {row['loss']:.4g}{rate}"
+            self._message = loss_text(row)
             self.ctx.progress(step, total, self._message)
         if self._listener is not None:
             self._listener.measured(row)
         self.ctx.emit(row)
 
 
+def loss_text(row: dict[str, Any]) -> str:
+    """What a person wants to know of a step."""
+    rate = row.get("learning_rate")
+    return f"loss {row['loss']:.4g}" + ("" if rate is None else f", learning rate {rate:.2g}")
+
+
+class TrainingCallback:
+    """Hands a Trainer's events to a `Reporter`. Made a `TrainerCallback` by `callback_class`."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.reporter = reporter
+
+    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Called by Trainer before the first step."""
+        self.reporter.began(state.global_step, state.max_steps)
+
+    def on_step_begin(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+        """Called by Trainer before each step."""
+        self.reporter.between_steps = False
+
+    def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called by Trainer when weights and optimizer have made a step."""
+        self.reporter.stepped(state, control)
+
+    def on_prediction_step(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+        """Called by Trainer for each batch of a measurement."""
+        self.reporter.ctx.check()
+
+    def on_log(self, _args: Any, state: Any, _control: Any, logs: Any = None, **_: Any) -> None:
+        """Called by Trainer with what it would print."""
+        self.reporter.logged(state.global_step, state.max_steps, logs or {})
+
+
 @cache
 def callback_class() -> Any:
-    """The TrainerCallback that hands a Trainer's events to a `Reporter`; made when Transformers is there."""
+    """`TrainingCallback` as Trainer wants it; made when Transformers is there."""
     from transformers import TrainerCallback
 
-    class TrainingCallback(TrainerCallback):  # type: ignore[misc]  # Transformers has no types here
-        """Reports to a call what a Trainer does."""
-
-        def __init__(self, reporter: Reporter) -> None:
-            self.reporter = reporter
-
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002  # a hook
-            self.reporter.began(state.global_step, state.max_steps)
-
-        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-            self.reporter.between_steps = False
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-            self.reporter.stepped(state.global_step, state.max_steps, control)
-
-        def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-            self.reporter.ctx.check()
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
-            self.reporter.logged(state.global_step, state.max_steps, logs or {})
-
-    return TrainingCallback
+    return type("TrainingCallback", (TrainingCallback, TrainerCallback), {})
 
 
 # ---------------------------------------------------------------- every Trainer of this process
 
 
-def install(current: Callable[[], Context | None]) -> None:
+def install(_current: Callable[[], Context | None]) -> None:
     """Have every Trainer that is made from now on report to the call that trains, and stop when that is cancelled.
 
-    Imports `transformers.trainer`; call it when that is loaded anyway. Doing it again changes nothing.
-
-    Args:
-        current: returns the call that the asking thread serves, or None.
+    Called by `manybridge.worker.auto_progress`, when `transformers.trainer` has been imported. Doing it again changes
+    nothing.
     """
-    from transformers import trainer
-
+    trainer: Any = sys.modules["transformers.trainer"]
     if not any(getattr(each, "is_automatic", False) for each in trainer.DEFAULT_CALLBACKS):
-        trainer.DEFAULT_CALLBACKS.append(_automatic(current))
+        own = type("AutomaticProgress", (AutomaticProgress, trainer.TrainerCallback), {})
+        trainer.DEFAULT_CALLBACKS.append(own)
 
 
-def _automatic(current: Callable[[], Context | None]) -> type:
-    from transformers import TrainerCallback
+class AutomaticProgress:
+    """Reports the steps of a training to the call that it serves, if any. Made a `TrainerCallback` by `install`.
 
-    class AutomaticProgress(TrainerCallback):  # type: ignore[misc]  # as above
-        """Reports to the call that trains, if there is one and no other callback of ours does."""
+    Only progress: chunks are the handler's own. Trainer's bar begins later, so that of the two this is shown.
+    """
 
-        is_automatic = True
+    is_automatic = True
 
-        def __init__(self) -> None:
-            self.reporter: Reporter | None = None
+    def __init__(self) -> None:
+        self.source: ProgressSource | None = None
+        self.message = "training"
 
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002  # a hook
-            ctx = current()
-            self.reporter = None if ctx is None else Reporter(ctx)
-            if self.reporter is not None:
-                self.reporter.began(state.global_step, state.max_steps)
+    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Called by Trainer before the first step."""
+        self.source = begin_progress()
+        self._report(state)
 
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-            if self.reporter is not None:
-                self.reporter.stepped(state.global_step, state.max_steps, control)
+    def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Called by Trainer after each step."""
+        self._report(state)
+        self._check()
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
-            if self.reporter is not None:
-                self.reporter.logged(state.global_step, state.max_steps, logs or {})
+    def on_prediction_step(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+        """Called by Trainer for each batch of a measurement."""
+        self._check()
 
-        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-            reporter, self.reporter = self.reporter, None
-            if reporter is not None:
-                reporter.ctx.check()
+    def on_log(self, _args: Any, state: Any, _control: Any, logs: Any = None, **_: Any) -> None:
+        """Called by Trainer with what it would print."""
+        if "loss" in (logs or {}):
+            self.message = loss_text(logs)
+            self._report(state)
 
-    return AutomaticProgress
+    def on_train_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+        """Called by Trainer after the last step."""
+        source, self.source = self.source, None
+        if source is not None:
+            source.close()
+
+    def _report(self, state: Any) -> None:
+        if self.source is not None:
+            self.source.report(state.global_step, state.max_steps, self.message)
+
+    def _check(self) -> None:
+        if self.source is not None:
+            self.source.check()

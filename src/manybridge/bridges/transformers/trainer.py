@@ -74,7 +74,7 @@ def run_trainer(bridge: TransformersBridge, ctx: Context, folder: RunFolder, rec
     began = time.monotonic()
     _train(ctx, trainer, found.checkpoint)
     evaluated = _evaluate(ctx, trainer, folder, prepared)
-    place = _write_result(folder, prepared, Path(bridge_model(bridge, recipe)))
+    place = _write_result(folder, prepared, model_folder(bridge, recipe["model"]))
     return {
         "run": folder.name,
         "state": "done",
@@ -100,21 +100,17 @@ def settings_from(kept: dict[str, Any]) -> TrainingSettings:
     return TrainingSettings(**{**kept, "lora": None if lora is None else Lora(**lora)})
 
 
-def bridge_model(bridge: TransformersBridge, recipe: dict[str, Any]) -> Path:
-    """The folder of the model that a run trains."""
-    return model_folder(bridge, recipe["model"])
-
-
 # ---------------------------------------------------------------- what is trained
 
 
 def _prepare(bridge: TransformersBridge, ctx: Context, recipe: dict[str, Any], settings: TrainingSettings) -> Prepared:
     task = recipe["task"]
     data = open_dataset(bridge, recipe["dataset"], ctx)
-    tokenizer = load_tokenizer(bridge, recipe["model"])
+    folder = model_folder(bridge, recipe["model"])
+    tokenizer = load_tokenizer(bridge, folder)
     labels = _labels(data, settings.label_column) if task == "sequence-classification" else None
     extra = {} if labels is None else {"num_labels": len(labels), "id2label": dict(enumerate(labels))}
-    model = load_model(bridge, bridge_model(bridge, recipe), task, **extra)
+    model = load_model(bridge, folder, task, **extra)
     if labels is not None:
         model.config.label2id = {name: number for number, name in enumerate(labels)}
         model.config.pad_token_id = _padding(tokenizer)
