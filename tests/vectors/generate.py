@@ -200,6 +200,27 @@ request(
     args={"calls": [{"command": "mock:echo", "args": {"n": 1}}, {"command": "common:ping"}]},
 )
 request(
+    "request_submit",
+    2,
+    "A command as a job of the host; sent again with the same key, it is the same job.",
+    '{"id":10,"command":"common:submit","args":{"command":"mock:sleep","args":{"seconds":60},"resume":true},'
+    '"idempotency_key":"night-7"}',
+    id=10,
+    command="common:submit",
+    args={"command": "mock:sleep", "args": {"seconds": 60}, "resume": True},
+    idempotency_key="night-7",
+)
+request(
+    "request_job_events",
+    2,
+    "Watch a job from its event 12 on; answered by event_chunk_of_a_job.",
+    '{"id":11,"command":"common:job_events","args":{"id":"job-5f0c","from_seq":12},"stream":true}',
+    id=11,
+    command="common:job_events",
+    args={"id": "job-5f0c", "from_seq": 12},
+    stream=True,
+)
+request(
     "request_create_resource",
     2,
     "Make a resource in a session.",
@@ -392,6 +413,16 @@ event(
     event="chunk",
     seq=1,
     data={"token": "ïve", "logprob": -0.25},
+)
+event(
+    "event_chunk_of_a_job",
+    "An event of a job that is watched: its own number is inside, and the frame's counts from 0 for each watcher.",
+    '{"id":11,"event":"chunk","seq":0,"data":{"seq":12,"event":"progress",'
+    '"data":{"current":3,"total":10,"message":"epoch 3"}}}',
+    id=11,
+    event="chunk",
+    seq=0,
+    data={"seq": 12, "event": "progress", "data": {"current": 3, "total": 10, "message": "epoch 3"}},
 )
 event(
     "event_progress",

@@ -4,8 +4,8 @@ Which bridge a request is for:
 
 * `name:operation`: the bridge that is registered as `name`, or else the one whose framework is called that.
 * `common:operation`: the bridge that `args.bridge` names, or the default. The host itself answers `common:hello`,
-  `common:cancel`, `common:call_result` and `common:shutdown`; and `common:ping`, `common:health` and
-  `common:get_stats` when they name no bridge.
+  `common:cancel`, `common:call_result` and `common:shutdown`; everything about jobs (`HOST_COMMANDS`); and
+  `common:ping`, `common:health` and `common:get_stats` when they name no bridge.
 * A command without namespace is version 1: it goes to the default bridge as it is, is counted as deprecated, and always
   reaches the same worker while that lives, one after the other, because a version 1 client believes that it talks to
   one process.
@@ -25,11 +25,13 @@ from typing import Any, Final
 
 import manybridge
 from manybridge.errors import CallError, InvalidArgumentError, ManybridgeError, RegistryError
+from manybridge.gateway.jobs import JobCommands
 from manybridge.host.bridge import AsyncMLBridge
 from manybridge.host.calls import Call, CallStage, ToolRunner
 from manybridge.host.options import CallOptions
 from manybridge.host.pool import Pool
 from manybridge.protocol import codec
+from manybridge.protocol.commands import HOST_COMMANDS
 from manybridge.protocol.connection import WorkerConnection
 from manybridge.protocol.errors import ErrorCode, LocalProtocolError
 from manybridge.protocol.frames import encode_frame
@@ -83,6 +85,7 @@ class Conversation:
         self._started = monotonic()
         self._version_1_made = False
         self._paused = False
+        self._jobs = JobCommands(ml, self._pool_of, self._send_event)
         self._own: dict[str, Callable[[Request], Any]] = {
             "common:hello": self._hello,
             "common:cancel": self._cancel,
@@ -114,6 +117,7 @@ class Conversation:
     def pause(self) -> None:
         """The client reads slower than its streams come."""
         self._paused = True
+        self._jobs.flowing.clear()
         for _, call in self._calls.values():
             if call.worker is not None:
                 call.worker.pause_for(call)
@@ -121,6 +125,7 @@ class Conversation:
     def resume(self) -> None:
         """The client has caught up."""
         self._paused = False
+        self._jobs.flowing.set()
         for _, call in self._calls.values():
             if call.worker is not None:
                 call.worker.resume_for(call)
@@ -136,7 +141,12 @@ class Conversation:
     def _begin(self, request: Request) -> None:
         task = asyncio.get_running_loop().create_task(self._serve(request), name=f"request {request.id}")
         self._tasks[request.id] = task
-        task.add_done_callback(lambda _: self._tasks.pop(request.id, None))
+        task.add_done_callback(lambda done: self._ended(request, done))
+
+    def _ended(self, request: Request, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(request.id, None)
+        if task.cancelled():  # before its first step, by a cancel that came in the same read: nobody has answered yet
+            self._fail_cancelled(request)
 
     async def _serve(self, request: Request) -> None:
         try:
@@ -144,10 +154,7 @@ class Conversation:
         except ManybridgeError as error:
             self._fail(request, error)
         except asyncio.CancelledError:
-            details = {"command": request.command}
-            self._fail(
-                request, CallError(f"{request.command} was cancelled", code=ErrorCode.CANCELLED, details=details)
-            )
+            self._fail_cancelled(request)
         else:
             self._reply(request, result)
         finally:
@@ -161,6 +168,8 @@ class Conversation:
             pool = self._pool_of(namespace)
             # The worker knows its registered name; a framework's name works for whatever name it is registered under.
             return await self._ml.perform(pool, f"{pool.name}:{operation}", request.args, self._options(pool, request))
+        if operation in HOST_COMMANDS:
+            return await self._jobs.perform(operation, request)
         args = dict(request.args)
         name = args.pop("bridge", None)
         if name is None and operation in {"ping", "health", "get_stats"}:
@@ -244,7 +253,7 @@ class Conversation:
         return {
             "protocol": agreed,
             "codec": codec,
-            "features": list(FEATURES) if agreed == PROTOCOL_VERSION else [],
+            "features": [*FEATURES, "jobs"] if agreed == PROTOCOL_VERSION else [],
             "worker": {"id": "host", "pid": os.getpid(), "generation": 0},
             "framework": "manybridge",
             "version": manybridge.__version__,
@@ -340,6 +349,10 @@ class Conversation:
     def _fail(self, request: Request, error: ManybridgeError) -> None:
         info = error.to_info()
         self._send(ErrorReply(request.id, info.message, info if self._is_extended(request) else None, time()))
+
+    def _fail_cancelled(self, request: Request) -> None:
+        details = {"command": request.command}
+        self._fail(request, CallError(f"{request.command} was cancelled", code=ErrorCode.CANCELLED, details=details))
 
     def _send(self, message: Reply | ErrorReply) -> None:
         try:

@@ -19,6 +19,7 @@ from manybridge.host.quarantine import fingerprint
 from manybridge.host.resources import Resource, ResourceTable
 from manybridge.host.sessions import Session, SessionTable, current_session
 from manybridge.host.tools import ToolRegistry
+from manybridge.protocol.commands import HOST_COMMANDS
 from manybridge.protocol.errors import ErrorCode
 from manybridge.protocol.messages import EVENT_CHUNK, Event, json_type
 
@@ -30,6 +31,7 @@ NOT_FOR_CALLERS: Final = {
     "common:cancel": "cancel the call itself: its task, stream or job",
     "common:call_result": "register the tool with register_tool",
     "common:snapshot_resource": "the host takes snapshots by itself",
+    **{f"common:{name}": "jobs are the host's: use submit, get_job and what a job has" for name in HOST_COMMANDS},
 }
 """Commands between host and worker, and what to do instead."""
 

@@ -1,6 +1,7 @@
 """The commands of the namespace `common`, which every bridge answers.
 
-One table, from which the worker dispatches, `common:capabilities` lists, and the reference is generated.
+One table, from which the worker dispatches, `common:capabilities` lists, and the reference is generated. A second one
+has the commands that only a host answers: jobs outlive the worker that runs them, so no worker has any.
 """
 
 from __future__ import annotations
@@ -139,3 +140,66 @@ COMMON_COMMANDS: Final[dict[str, CommonCommand]] = {
         "Finish the calls that are here and exit with status 0.", {}, result="{status: 'shutting_down'}", at_once=True
     ),
 }
+
+_JOB: Final = {"id": {"type": "string", "description": "The job's id."}}
+
+_JOB_FACTS: Final = (
+    "{id, bridge, command, session, state, progress, created_at, started_at, finished_at, events, error}"
+)
+
+HOST_COMMANDS: Final[dict[str, CommonCommand]] = {
+    "submit": CommonCommand(
+        "Start a command as a job, which goes on when the client has gone.",
+        {
+            "command": {"type": "string", "description": "What to run."},
+            "args": {"type": "object", "description": "With what (default: nothing)."},
+            "bridge": {"type": "string", "description": "For a command without a namespace of its own."},
+            "timeout_ms": {"type": "number", "description": "How long the job may take (default: no limit)."},
+            "id": {"type": "string", "description": "Chosen by the host when absent."},
+            "resume": {
+                "type": "boolean",
+                "description": "Run it again, from its beginning, if its host ends before it (default: false).",
+            },
+        },
+        ("command",),
+        _JOB_FACTS + "; session_id and idempotency_key of the request are the job's",
+    ),
+    "jobs": CommonCommand(
+        "List jobs, oldest first.",
+        {
+            "bridge": {"type": "string", "description": "Only of this bridge."},
+            "states": {
+                "type": "array",
+                "items": _TEXT,
+                "description": "Only in these: queued, starting, running, done, failed, cancelled.",
+            },
+            "limit": {"type": "integer", "description": "Only so many, the newest ones."},
+        },
+        result="{jobs: [...], total_count}",
+    ),
+    "job": CommonCommand("Say how far a job is.", _JOB, ("id",), _JOB_FACTS),
+    "job_result": CommonCommand(
+        "Wait for the end of a job, at most until the request's deadline.",
+        _JOB,
+        ("id",),
+        "what its command returned; its error if it failed or was cancelled",
+    ),
+    "job_events": CommonCommand(
+        "Watch a job: with `stream`, each of its events as a chunk {seq, event, data}, past and future ones; without, "
+        "at most 1,000 that are there now.",
+        {**_JOB, "from_seq": {"type": "integer", "description": "The number of the first event (default: 0)."}},
+        ("id",),
+        "{id, state, next_seq, events: [...]}; events only without `stream`. Events that are not kept any more are one "
+        "event `gap` with {from_seq, to_seq}",
+    ),
+    "cancel_job": CommonCommand(
+        "Stop a job, and answer when its work has ended.",
+        _JOB,
+        ("id",),
+        "{id, cancelled, state}; cancelled is false where it had ended",
+    ),
+    "delete_job": CommonCommand(
+        "Forget a job that has ended, with its result and its events.", _JOB, ("id",), "{id, deleted: true}"
+    ),
+}
+"""What a host answers beside `COMMON_COMMANDS`. A worker says `unknown_command`; a host lists the feature `jobs`."""

@@ -31,6 +31,12 @@ INTRODUCTION: Final = (
     "Error codes are on [their own page](errors.md); a golden vector for each message is in `tests/vectors/`."
 )
 
+HOST_INTRODUCTION: Final = (
+    "A job is a call with a life of its own: it goes on when its client has gone, and outlives the worker that runs "
+    "it. So it is the host's, and a worker that is asked answers `unknown_command`. A host says that it has jobs with "
+    "`jobs` among the features of its `common:hello`."
+)
+
 CALLS_INTRODUCTION: Final = (
     "Each call, by its id. A cancel or a call_result for a call that is done is no breach, because the reply may have "
     "crossed it on the wire. After a call is done, its id may begin another."
@@ -180,7 +186,10 @@ def protocol_page() -> str:
         second_paragraph(codec.sanitize.__doc__) + f" A marker is `{json.dumps(codec.marker_for(object()))}`.",
         "## Commands that every bridge answers",
         first_paragraph(commands.__doc__) + " Commands answered at once do not wait for the code that runs.",
-        commands_table(),
+        commands_table(commands.COMMON_COMMANDS),
+        "## Commands that only a host answers",
+        HOST_INTRODUCTION,
+        commands_table(commands.HOST_COMMANDS),
         *state_sections(),
     ]
     return "\n\n".join(parts) + "\n"
@@ -245,8 +254,8 @@ def since(kind: type, field: str) -> int:
     return 2 if kind in {Event, ErrorInfo} or field in {"info", *messages.EXTENSION_FIELDS} else 1
 
 
-def commands_table() -> str:
-    """Return the commands of the namespace `common`."""
+def commands_table(listed: Mapping[str, commands.CommonCommand]) -> str:
+    """Return commands of the namespace `common`."""
     rows = (
         [
             code(f"{commands.COMMON}:{name}"),
@@ -258,7 +267,7 @@ def commands_table() -> str:
             result_text(command.result),
             "yes" if command.at_once else "",
         ]
-        for name, command in commands.COMMON_COMMANDS.items()
+        for name, command in listed.items()
     )
     return table(["Command", "What it does", "Arguments (`?`: optional)", "Result", "At once"], rows)
 
