@@ -130,7 +130,7 @@ class TestErrors:
         ended = manybridge("call", "mock", "mock:echo")
 
         assert ended.code == 3
-        assert f"uv pip install --python {sys.executable} 'no-such-package>=2'" in ended.err
+        assert "manybridge env lock mock\n  manybridge env sync mock" in ended.err
 
     def test_a_missing_variable_is_named(self, manybridge: CommandLine) -> None:
         """So is a variable."""

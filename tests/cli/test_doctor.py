@@ -56,7 +56,7 @@ def test_each_bridge_is_judged_by_itself(manybridge: CommandLine) -> None:
 
     assert ended.code == 1
     assert found["mock: worker"]["status"] == "ok"
-    assert found["poor: needs"]["fix"] == f"uv pip install --python {sys.executable} no-such-package"
+    assert found["poor: needs"]["fix"] == "manybridge env lock poor; manybridge env sync poor"
     assert found["bare: needs"]["fix"] == "export NO_SUCH_KEY=..."
     assert "env/bin/python does not exist" in found["lost: needs"]["found"]
     assert found["broken: worker"]["status"] == "fail"

@@ -96,7 +96,9 @@ def broken(folder: Path, fault: str, place: str, **changes: Any) -> dict[str, An
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {WORKERS / "broken_wire.py"} "$@"\n')
     program.chmod(0o755)
     options = {"fault": fault, "place": place, "mark": str(folder / "struck")}
-    return {**_COMMON, "bridge": "mock", "python": str(program), "zygote": "never", "options": options, **changes}
+    # A script can't be looked through before it is started.
+    interpreter = {"python": str(program), "check_python": False}
+    return {**_COMMON, "bridge": "mock", **interpreter, "zygote": "never", "options": options, **changes}
 
 
 _COMMON: Final[dict[str, Any]] = {

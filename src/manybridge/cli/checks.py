@@ -16,7 +16,8 @@ from typing import Any, Final, Literal
 
 from manybridge.cli.selecting import Selected
 from manybridge.errors import ManybridgeError
-from manybridge.host.config import BridgeConfig, LoadedConfig, read_config
+from manybridge.host.config import BridgeConfig, EnvironmentsConfig, LoadedConfig, read_config
+from manybridge.host.interpreters import Interpreters
 from manybridge.host.requirements import OLDEST_PYTHON, check_requirements, forget_answers
 
 Status = Literal["ok", "warn", "fail"]
@@ -88,14 +89,18 @@ def check_config(path: Path | None) -> tuple[Check, LoadedConfig | None]:
 
 async def check_bridge(selected: Selected) -> AsyncIterator[Check]:
     """Check what one bridge needs, then start a worker and ping it. What can't be started is not tried."""
+    interpreters = Interpreters(selected.environments)
     try:
-        interpreter = await check_requirements(selected.name, selected.bridge, os.environ)
+        interpreter = await check_requirements(selected.name, selected.bridge, os.environ, interpreters=interpreters)
     except ManybridgeError as error:
         yield Check(f"{selected.name}: needs", "fail", *_said(error))
         return
+    finally:
+        interpreters.close()
     packages = ", ".join(f"{name} {version}" for name, version in interpreter.packages.items())
     version = ".".join(map(str, interpreter.version))
-    yield Check(f"{selected.name}: needs", "ok", f"Python {version}{', ' if packages else ''}{packages}")
+    found = f"Python {version} at {interpreter.path}{', ' if packages else ''}{packages}"
+    yield Check(f"{selected.name}: needs", "ok", found)
     yield await check_worker(selected)
 
 
@@ -132,7 +137,9 @@ async def check_all(path: Path | None, only: Selected | None) -> AsyncIterator[C
         yield finding
     bridges = loaded.config.bridges if loaded else {}
     yield check_descriptors({only.name: only.bridge} if only else bridges)
-    for selected in [only] if only else [Selected(name, bridge) for name, bridge in bridges.items()]:
+    environments = loaded.config.environments if loaded else EnvironmentsConfig()
+    configured = [Selected(name, bridge, environments) for name, bridge in bridges.items()]
+    for selected in [only] if only else configured:
         async for check in check_bridge(selected):
             yield check
 

@@ -18,7 +18,14 @@ from msgspec import Struct
 from manybridge.cli.app import app
 from manybridge.cli.exit_codes import MEANINGS, error_codes_of
 from manybridge.host.config_keys import Key, keys_of
-from manybridge.host.config_model import BridgeConfig, HostConfig, LimitsConfig, RestartConfig, StoreConfig
+from manybridge.host.config_model import (
+    BridgeConfig,
+    EnvironmentsConfig,
+    HostConfig,
+    LimitsConfig,
+    RestartConfig,
+    StoreConfig,
+)
 from manybridge.protocol.errors import ERROR_CODES
 
 FOLDER: Final = Path("docs") / "reference"
@@ -68,6 +75,7 @@ TABLES: Final[tuple[tuple[str, type[Struct]], ...]] = (
     ("`[bridges.NAME.restart]`", RestartConfig),
     ("`[limits]`", LimitsConfig),
     ("`[store]`", StoreConfig),
+    ("`[environments]`", EnvironmentsConfig),
 )
 
 

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from manybridge.errors import RegistryError
-from manybridge.host.config import BridgeConfig, HostConfig, bundled_bridges, load_config, make_bridge_config
+from manybridge.host.config import (
+    BridgeConfig,
+    EnvironmentsConfig,
+    HostConfig,
+    bundled_bridges,
+    load_config,
+    make_bridge_config,
+)
 from manybridge.host.config_problems import closest, did_you_mean
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -23,6 +30,7 @@ class Selected:
 
     name: str
     bridge: BridgeConfig
+    environments: EnvironmentsConfig = field(default_factory=EnvironmentsConfig)
 
     def host_config(self, *, show_output: bool = False) -> HostConfig:
         """Return the configuration of a host that has this bridge alone, with one worker, as one command needs.
@@ -38,7 +46,7 @@ class Selected:
             zygote=self._zygote,
             capture_output=self.bridge.capture_output and not show_output,
         )
-        return HostConfig(default=self.name, bridges={self.name: bridge})
+        return HostConfig(default=self.name, bridges={self.name: bridge}, environments=self.environments)
 
     @property
     def _zygote(self) -> Any:
@@ -58,20 +66,21 @@ def select_bridge(target: str, config_path: Path | None = None) -> Selected:
         ConfigError: the configuration is wrong, or the file does not exist.
         RegistryError: `unknown_bridge`; known ones are listed.
     """
-    configured = load_config(config_path).bridges
+    config = load_config(config_path)
+    configured, environments = config.bridges, config.environments
     if target in configured:
-        return Selected(target, configured[target])
+        return Selected(target, configured[target], environments)
     if ".py" in target or "/" in target:
-        return _made(_name_of(Path(target.partition(":")[0]).stem), {"python_script": target})
+        return _made(_name_of(Path(target.partition(":")[0]).stem), {"python_script": target}, environments)
     if ":" in target:
-        return _made(_name_of(target.rpartition(":")[0].rpartition(".")[2]), {"bridge": target})
+        return _made(_name_of(target.rpartition(":")[0].rpartition(".")[2]), {"bridge": target}, environments)
     if target in bundled_bridges():
-        return _made(target, {})
+        return _made(target, {}, environments)
     raise _unknown(target, configured)
 
 
-def _made(name: str, values: Mapping[str, Any]) -> Selected:
-    return Selected(name, make_bridge_config(name, values))
+def _made(name: str, values: Mapping[str, Any], environments: EnvironmentsConfig) -> Selected:
+    return Selected(name, make_bridge_config(name, values), environments)
 
 
 def _name_of(text: str) -> str:

@@ -49,14 +49,13 @@ def findings_before_start(layout: Layout, settings: Settings) -> list[Finding]:
     ]
 
 
-def check_versions(executable: Path, settings: Settings) -> None:
+def check_versions(executable: str, folders: Iterable[Path], settings: Settings) -> None:
     """Check versions alone: for the interpreter that the host itself runs under, whose start-up code has run already.
 
     Raises:
         EnvironmentRefusedError: a known-bad version is installed.
-        BridgeEnvironmentError: `unlocatable`.
     """
-    releases = [release for folder in locate(executable).packages for release in look_into(folder).releases]
+    releases = [release for folder in folders for release in look_into(folder).releases]
     if findings := denylist(settings.denylist).find(releases):
         raise refused(f"the environment of {executable}", findings, "Install another version")
 

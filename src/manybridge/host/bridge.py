@@ -532,7 +532,7 @@ class AsyncMLBridge:
             raise ClosedError("the host is closed")
         self._started = True
         limits = self._config.limits
-        self._pools = PoolSet(self._registry, self._worker_gone, self._bridge_changed)
+        self._pools = PoolSet(self._registry, self._worker_gone, self._bridge_changed, self._config.environments)
         self._sessions = SessionTable(limits.session_ttl, limits.max_sessions, self._session_expired)
         self._router = Router(self._pools, self._sessions, self._resources, self._tools)
         self._pools.start()

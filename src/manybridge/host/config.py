@@ -16,14 +16,22 @@ from typing import Any
 import msgspec
 
 from manybridge.host.config_checks import Checker, bundled_bridges
-from manybridge.host.config_model import BridgeConfig, HostConfig, LimitsConfig, RestartConfig, StoreConfig
+from manybridge.host.config_model import (
+    BridgeConfig,
+    EnvironmentsConfig,
+    HostConfig,
+    LimitsConfig,
+    RestartConfig,
+    StoreConfig,
+)
 from manybridge.host.config_overrides import apply_overrides
 from manybridge.host.config_problems import KeyPath, Problems
-from manybridge.host.config_sources import Document, read_document
+from manybridge.host.config_sources import PYPROJECT_NAME, Document, read_document
 
 __all__ = [
     "BridgeConfig",
     "ConfigSource",
+    "EnvironmentsConfig",
     "HostConfig",
     "LimitsConfig",
     "LoadedConfig",
@@ -80,7 +88,7 @@ def read_config(source: ConfigSource = None, environ: Mapping[str, str] = os.env
     values, origins, wrong_variables = apply_overrides(document.values, environ)
     problems = Problems(lambda path: _source_of(path, document, origins), wrong_variables)
     config = Checker(problems, environ, document.folder).host(values)
-    return LoadedConfig(problems.settle(config), document.path, values, origins)
+    return LoadedConfig(_with_locks(problems.settle(config), document.path), document.path, values, origins)
 
 
 def make_bridge_config(
@@ -131,6 +139,15 @@ def update_bridge_config(
     checker.bridge_as_a_whole(updated, path)
     problems.raise_if_any()
     return updated
+
+
+def _with_locks(config: HostConfig, path: Path | None) -> HostConfig:
+    """Say where the locks lie: beside the file, under its name, so that two files in one folder do not share them."""
+    if path is None or config.environments.locks is not None:
+        return config
+    stem = "manybridge" if path.name == PYPROJECT_NAME else path.stem
+    environments = msgspec.structs.replace(config.environments, locks=str(path.with_name(f"{stem}.locks")))
+    return msgspec.structs.replace(config, environments=environments)
 
 
 def _problems_of_call(name: str) -> Problems:

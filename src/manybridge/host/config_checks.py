@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from manybridge.host.config_keys import NONE_WORD, Key, keys_of
-from manybridge.host.config_model import BridgeConfig, HostConfig
+from manybridge.host.config_model import BridgeConfig, EnvironmentsConfig, HostConfig
 from manybridge.host.config_problems import KeyPath, Problems, did_you_mean, show_value
 
 BRIDGE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -54,6 +54,8 @@ class Checker:
         before = len(self.problems.found)
         fields = self.table(HostConfig, values, ())
         bridges: dict[str, BridgeConfig] = fields.get("bridges", {})
+        if fields.get("environments") is not None:
+            fields["environments"] = self.environments(fields["environments"])
         written = values.get("bridges", {}) if isinstance(values, dict) else {}
         default = fields.get("default")
         if default is not None and default not in written:
@@ -61,6 +63,20 @@ class Checker:
                 ("default",), f'expected the name of a bridge, found "{default}"{did_you_mean(default, written)}'
             )
         return HostConfig(**{**fields, "bridges": bridges}) if len(self.problems.found) == before else None
+
+    def environments(self, config: EnvironmentsConfig) -> EnvironmentsConfig:
+        """Return the table with every path made absolute."""
+        paths = {
+            key: self.absolute(value) for key in ("folder", "locks") if (value := getattr(config, key)) is not None
+        }
+        paths |= {
+            key: self.interpreter(value) for key in ("python", "uv") if (value := getattr(config, key)) is not None
+        }
+        if config.advisories is not None and "://" not in config.advisories:
+            paths["advisories"] = self.absolute(config.advisories)
+        # uv takes addresses of pages with links too; those stay as they are.
+        links = [each if "://" in each else self.absolute(each) for each in config.find_links]
+        return msgspec.structs.replace(config, **paths, find_links=links)
 
     def bridge(self, name: str, values: Any, path: KeyPath) -> BridgeConfig | None:
         """Return one checked bridge, or None if anything is wrong with it."""

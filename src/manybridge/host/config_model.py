@@ -76,12 +76,20 @@ class BridgeConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         Annotated[
             str,
             _about(
-                "The interpreter of the bridge's environment: a path (relative to the configuration file), or a "
-                "command on PATH. Left out, it is the interpreter that the host runs under."
+                "An interpreter of your own for this bridge: a path (relative to the configuration file), or a command "
+                "on PATH. Left out, it is that of the environment that `manybridge env` builds from the bridge's lock, "
+                "and where there is no lock, the interpreter that the host runs under."
             ),
         ]
         | None
     ) = None
+    check_python: Annotated[
+        bool,
+        _about(
+            "Look through the folders of `python` for known-bad versions and start-up code before it is started. "
+            "`false` is for a script that starts an interpreter manybridge can't find by reading files."
+        ),
+    ] = True
     options: Annotated[
         dict[str, Any],
         _about("Handed to the bridge's `setup`; the bridge says what it knows. `${VARIABLE}` in a string is replaced."),
@@ -123,6 +131,29 @@ class BridgeConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         0.5
     )
     max_requests: Annotated[int, _about("Replace a worker after so many calls.", ge=1)] | None = None
+    max_resources: (
+        Annotated[
+            int,
+            _about(
+                "Resources that one worker holds at the same time. One more, and the one that was used least recently is "
+                "let go, to be made again from its recipe when it is needed. Pinned ones always stay.",
+                ge=1,
+            ),
+        ]
+        | None
+    ) = None
+    resource_memory_mb: (
+        Annotated[
+            int,
+            _about(
+                "While a worker's process group uses more memory than this, resources that it holds are let go, least "
+                "recently used first.",
+                unit="MiB",
+                ge=1,
+            ),
+        ]
+        | None
+    ) = None
     max_age: Annotated[float, _seconds("Replace a worker that has run for so long.", gt=0)] | None = None
     max_memory_mb: (
         Annotated[int, _about("Replace a worker whose process group uses more memory than this.", unit="MiB", ge=1)]
@@ -138,7 +169,8 @@ class BridgeConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     required_packages: Annotated[
         list[str],
         _about(
-            'Packages that the bridge\'s interpreter must have, for example `"dspy>=3"`. They are checked at start.'
+            'Packages that the bridge\'s interpreter must have, for example `"dspy>=3"`. They are checked at start; '
+            "`manybridge env lock` and `manybridge env sync` make an environment from them."
         ),
     ] = []
     environment: Annotated[
@@ -193,14 +225,25 @@ class LimitsConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class StoreConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where durable records go."""
+    """Where durable records go: resources, sessions, jobs, idempotency keys."""
 
     url: (
         Annotated[
             str,
             _about(
-                "`sqlite:///file.db` or `postgresql://...`. Accepted and kept; this version holds jobs, sessions and "
-                "resource records in memory and does not open it."
+                "`sqlite:///FILE` (relative to the configuration file; four slashes for an absolute path), "
+                "`postgresql://USER@HOST/DATABASE` for several hosts, or `memory:`. Left out, it is a database in the "
+                "user's state folder; without a configuration file, memory."
+            ),
+        ]
+        | None
+    ) = None
+    scope: (
+        Annotated[
+            str,
+            _about(
+                "Whose records: hosts with the same `url` and `scope` share them, and see no others. Left out, it is "
+                '`"default"` where `url` is given, else the path of the configuration file.'
             ),
         ]
         | None
@@ -220,3 +263,4 @@ class HostConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     bridges: Annotated[dict[str, BridgeConfig], _about("The bridges by name.")] = {}
     limits: Annotated[LimitsConfig, _about("Limits of the host itself.")] = LimitsConfig()
     store: Annotated[StoreConfig, _about("The durable store.")] = StoreConfig()
+    environments: Annotated[EnvironmentsConfig, _about("The environments of the bridges.")] = EnvironmentsConfig()

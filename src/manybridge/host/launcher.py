@@ -19,8 +19,8 @@ import manybridge
 from manybridge.errors import WorkerStartError
 from manybridge.host.config import BridgeConfig
 from manybridge.host.guardian import Guardian
+from manybridge.host.interpreters import Interpreters
 from manybridge.host.process import WorkerProcess
-from manybridge.host.requirements import interpreter_path
 from manybridge.host.stderr_tail import StderrTail
 from manybridge.protocol import codec
 
@@ -81,16 +81,25 @@ class WorkerPlan:
         name: of the bridge in the registry.
         config: its checked configuration.
         program: stands in for the interpreter and our bootstrap file; tests run misbehaving programs with it.
+        interpreters: finds the interpreter and checks its environment; the host's, which closes it.
     """
 
-    def __init__(self, name: str, config: BridgeConfig, *, program: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: BridgeConfig,
+        *,
+        program: list[str] | None = None,
+        interpreters: Interpreters | None = None,
+    ) -> None:
         self.name = name
         self.config = config
+        self.interpreters = interpreters or Interpreters()
         self._program = program
 
     def reconfigured(self, config: BridgeConfig) -> WorkerPlan:
         """The same plan with another configuration."""
-        return WorkerPlan(self.name, config, program=self._program)
+        return WorkerPlan(self.name, config, program=self._program, interpreters=self.interpreters)
 
     @property
     def forkable(self) -> bool:
@@ -98,9 +107,18 @@ class WorkerPlan:
         return self._program is None
 
     def command(self) -> list[str]:
-        """Interpreter, bootstrap file and the bridge."""
-        program = self._program or [interpreter_path(self.config), "-I", str(BOOTSTRAP)]
-        return [*program, self.config.reference or self.name]
+        """Interpreter, bootstrap file and the bridge. The interpreter's environment is checked each time.
+
+        Raises:
+            ManybridgeError: as `Interpreters.find`.
+        """
+        program = self._program or [self.interpreters.find(self.name, self.config).path, "-I", str(BOOTSTRAP)]
+        return [*program, self.reference]
+
+    @property
+    def reference(self) -> str:
+        """What the worker is told to load."""
+        return self.config.reference or self.name
 
     def arguments(self, order: WorkerOrder) -> list[str]:
         """The options that follow, but for the options' descriptor."""

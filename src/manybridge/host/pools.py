@@ -7,7 +7,10 @@ from collections.abc import Callable
 from typing import Final
 
 from manybridge.errors import ClosedError
+from manybridge.host.config import EnvironmentsConfig
 from manybridge.host.guardian import Guardian
+from manybridge.host.interpreters import Interpreters
+from manybridge.host.launcher import WorkerPlan
 from manybridge.host.pool import Pool
 from manybridge.host.registry import Registry, RegistryChange
 from manybridge.host.tasks import TaskSet
@@ -24,6 +27,7 @@ class PoolSet:
         registry: names and configurations.
         worker_gone: told of each worker that takes no calls any more.
         bridge_changed: told of each bridge that was changed (False) or removed (True).
+        environments: where the environments of bridges lie.
     """
 
     def __init__(
@@ -31,11 +35,13 @@ class PoolSet:
         registry: Registry,
         worker_gone: Callable[[WorkerHandle], None],
         bridge_changed: Callable[[str, bool], None],
+        environments: EnvironmentsConfig | None = None,
     ) -> None:
         self._registry = registry
         self._worker_gone = worker_gone
         self._bridge_changed = bridge_changed
         self._guardian = Guardian()
+        self._interpreters = Interpreters(environments)
         self._tasks = TaskSet()
         self._pools: dict[str, Pool] = {}
         self._closed = False
@@ -79,9 +85,11 @@ class PoolSet:
                 group.create_task(pool.close(drain))
         await self._tasks.join()
         self._guardian.close()
+        self._interpreters.close()
 
     def _open(self, name: str) -> Pool:
-        pool = Pool(name, self._registry.get(name), self._guardian)
+        config = self._registry.get(name)
+        pool = Pool(name, config, self._guardian, plan=WorkerPlan(name, config, interpreters=self._interpreters))
         pool.worker_gone.append(self._worker_gone)
         self._pools[name] = pool
         return pool

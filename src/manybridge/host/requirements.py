@@ -1,8 +1,8 @@
 """Does a bridge have what it needs, before any worker starts: interpreter, packages, environment variables.
 
 The interpreter is asked about itself in a subprocess (`python -I -c ...`), once per interpreter and set of packages,
-and never on the event loop's time. Its environment's packages are only looked up, not imported; `.pth` files run as
-they do at every start of that interpreter.
+and never on the event loop's time, after its environment was looked through (`interpreters.py`). Its packages are only
+looked up, not imported; `.pth` files run as they do at every start of that interpreter.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import asyncio
 import contextlib
 import json
 import os
-import shlex
-import shutil
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
+from manybridge.environments.folders import Environment
 from manybridge.errors import ConfigError, WorkerStartError
 from manybridge.host.config import BridgeConfig
+from manybridge.host.interpreters import Interpreters, install_command, lock_command, sync_command
 from manybridge.protocol.errors import ErrorCode
 
 OLDEST_PYTHON: Final = (3, 11)
@@ -62,30 +62,6 @@ _Stamp = tuple[int, int]
 _answers: dict[tuple[str, _Stamp, tuple[str, ...]], Interpreter] = {}
 
 
-def interpreter_path(config: BridgeConfig) -> str:
-    """Return the path of the interpreter that the bridge's workers run under.
-
-    Raises:
-        ConfigError: there is no such file or command, or it can't be executed.
-    """
-    if config.python is None:
-        return sys.executable
-    found = shutil.which(config.python)
-    if found is not None:
-        return found
-    if Path(config.python).is_dir():
-        reason = "is a folder, not an interpreter"
-    elif Path(config.python).exists():
-        reason = "can't be executed"
-    else:
-        reason = "does not exist" if "/" in config.python else "is not a command on PATH"
-    commands = [f"uv venv {_folder_of(config.python)}"] if "/" in config.python else []
-    if commands and config.required_packages:
-        commands.append(install_command(config.python, config.required_packages))
-    help_text = "; make it with:" + "".join(f"\n  {command}" for command in commands) if commands else ""
-    raise ConfigError(f"the interpreter {config.python} {reason}{help_text}", details={"python": config.python})
-
-
 def missing_variables(config: BridgeConfig, environ: Mapping[str, str] = os.environ) -> list[str]:
     """Return the required variables that are not set, or set to nothing."""
     given = config.environment
@@ -107,17 +83,36 @@ def check_variables(name: str, config: BridgeConfig, environ: Mapping[str, str] 
     raise WorkerStartError(text, code=ErrorCode.MISSING_VARIABLE, details={"bridge": name, "missing": missing})
 
 
-async def check_requirements(name: str, config: BridgeConfig, environ: Mapping[str, str] = os.environ) -> Interpreter:
+async def check_requirements(
+    name: str,
+    config: BridgeConfig,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    interpreters: Interpreters | None = None,
+) -> Interpreter:
     """Check everything that a bridge needs and return what its interpreter said about itself.
+
+    Its environment is looked through before it is asked: asking is a start. One that manybridge built is not asked.
+
+    Args:
+        name: of the bridge.
+        config: its configuration.
+        environ: where its variables are looked up.
+        interpreters: what finds its interpreter; one without locks and with the usual lists if left out.
 
     Raises:
         ConfigError: the interpreter is missing, no Python of at least OLDEST_PYTHON, or a requirement can't be read.
         WorkerStartError: `missing_variable` or `missing_package`; the text has the command that helps.
+        BridgeEnvironmentError: as `Interpreters.find`.
     """
     check_variables(name, config, environ)
     requirements = [_requirement(name, text) for text in config.required_packages]
     wanted = [each for each in requirements if each.marker is None or each.marker.evaluate()]
-    interpreter = await probe(interpreter_path(config), (each.name for each in wanted))
+    interpreters = interpreters or Interpreters()
+    found = interpreters.find(name, config)
+    if found.environment is not None:
+        return _as_built(found.path, found.environment, wanted)
+    interpreter = await probe(found.path, (each.name for each in wanted))
     if interpreter.version[:2] < OLDEST_PYTHON:
         raise ConfigError(
             f'bridge "{name}": {interpreter.path} is Python {_dotted(interpreter.version)}, '
@@ -127,7 +122,8 @@ async def check_requirements(name: str, config: BridgeConfig, environ: Mapping[s
     unmet = [each for each in wanted if not _is_met(each, interpreter.packages[each.name])]
     if unmet:
         forget_answers()  # the next thing that happens is an installation
-        raise _missing_packages(name, unmet, interpreter)
+        locks = interpreters.lock_path(name) is not None and config.python is None
+        raise _missing_packages(name, unmet, interpreter, in_environment=locks)
     return interpreter
 
 
@@ -149,11 +145,6 @@ async def probe(path: str, packages: Iterable[str] = ()) -> Interpreter:
 def forget_answers() -> None:
     """Forget what interpreters said: something may have been installed."""
     _answers.clear()
-
-
-def install_command(python: str, requirements: Iterable[str]) -> str:
-    """Return the command that installs requirements into an interpreter's environment."""
-    return f"uv pip install --python {shlex.quote(python)} " + " ".join(shlex.quote(each) for each in requirements)
 
 
 async def _ask(path: str, names: tuple[str, ...]) -> Interpreter:
@@ -211,14 +202,36 @@ def _is_met(requirement: Requirement, version: str | None) -> bool:
     return version is not None and requirement.specifier.contains(version, prereleases=True)
 
 
-def _missing_packages(name: str, unmet: list[Requirement], interpreter: Interpreter) -> WorkerStartError:
+def _as_built(path: str, environment: Environment, wanted: list[Requirement]) -> Interpreter:
+    """What an environment of ours would say. It has what the lock says, which was made from what is wanted."""
+    major, minor, micro = (int(part) for part in environment.python.split("."))
+    names = [canonicalize_name(each.name) for each in wanted]
+    return Interpreter(path, (major, minor, micro), {name: environment.packages.get(name) for name in names})
+
+
+def _missing_packages(
+    name: str, unmet: list[Requirement], interpreter: Interpreter, *, in_environment: bool
+) -> WorkerStartError:
+    """Make the error, with the commands that help.
+
+    Args:
+        name: of the bridge.
+        unmet: what is not there, or not in that version.
+        interpreter: where it is not.
+        in_environment: whether `manybridge env` can make an environment for this bridge.
+    """
     found = {each.name: interpreter.packages[each.name] for each in unmet}
     texts = [
         str(each) + (f" (it has {found[each.name]})" if found[each.name] else " (not installed)") for each in unmet
     ]
-    command = install_command(interpreter.path, [str(each) for each in unmet])
+    if in_environment:
+        help_text = f"build an environment for it with:\n  {lock_command(name)}\n  {sync_command(name)}"
+        command = f"{lock_command(name)} && {sync_command(name)}"
+    else:
+        command = install_command(interpreter.path, [str(each) for each in unmet])
+        help_text = f"install with:\n  {command}"
     return WorkerStartError(
-        f'bridge "{name}" needs {", ".join(texts)} in {interpreter.path}; install with:\n  {command}',
+        f'bridge "{name}" needs {", ".join(texts)} in {interpreter.path}; {help_text}',
         code=ErrorCode.MISSING_PACKAGE,
         details={
             "bridge": name,
@@ -241,11 +254,6 @@ def _stamp(path: str) -> _Stamp:
     except OSError:
         return (0, 0)
     return (status.st_mtime_ns, status.st_ino)
-
-
-def _folder_of(python: str) -> str:
-    """The virtual environment that the path of an interpreter lies in, for the hint."""
-    return shlex.quote(python.removesuffix("/bin/python").removesuffix("/bin/python3"))
 
 
 def _listed(noun: str, names: list[str]) -> str:

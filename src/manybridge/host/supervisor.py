@@ -258,7 +258,7 @@ class Supervisor:
         if self._checked:
             return
         if config.required_packages:
-            await check_requirements(name, config)
+            await check_requirements(name, config, interpreters=self._plan.interpreters)
         else:  # asking the interpreter costs its start, and nothing would be asked
             check_variables(name, config)
         self._checked = True
@@ -342,7 +342,7 @@ class Supervisor:
 
 
 STALE_MAKING_KEYS: Final = (
-    "bridge", "python_script", "python", "options", "max_concurrency", "cancel_grace", "required_env",
+    "bridge", "python_script", "python", "check_python", "options", "max_concurrency", "cancel_grace", "required_env",
     "required_packages", "environment", "zygote", "max_frame_bytes", "capture_output",
 )  # fmt: skip
 """Keys that a worker is started with: to follow a change of one of them it must be replaced."""

@@ -226,8 +226,7 @@ class ZygoteLauncher:
         if not self._unsafe:
             try:
                 zygote = await self._ready_zygote()
-                reference = self._plan.command()[-1]
-                return await zygote.fork(order, [reference, *self._plan.arguments(order)])
+                return await zygote.fork(order, [self._plan.reference, *self._plan.arguments(order)])
             except ZygoteError as error:
                 self.fallback_reason = str(error)
         if self._plan.config.zygote == "always":
