@@ -9,6 +9,8 @@ from __future__ import annotations
 from manybridge.adapters.base import Adapter, AsyncCaller, AsyncGenericAdapter, Caller, GenericAdapter
 from manybridge.adapters.dspy import DSPyAdapter
 from manybridge.adapters.dspy_async import AsyncDSPyAdapter
+from manybridge.adapters.langchain import LangChainAdapter
+from manybridge.adapters.langchain_async import AsyncLangChainAdapter
 from manybridge.adapters.python import PythonAdapter
 from manybridge.adapters.python_async import AsyncPythonAdapter
 from manybridge.adapters.registry import (
@@ -26,10 +28,12 @@ __all__ = [
     "AsyncCaller",
     "AsyncDSPyAdapter",
     "AsyncGenericAdapter",
+    "AsyncLangChainAdapter",
     "AsyncPythonAdapter",
     "Caller",
     "DSPyAdapter",
     "GenericAdapter",
+    "LangChainAdapter",
     "PythonAdapter",
     "adapter_for",
     "adapter_pair",

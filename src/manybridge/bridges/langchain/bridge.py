@@ -372,7 +372,7 @@ class _QuietContext(Context):
     def over(cls, ctx: Context) -> _QuietContext:
         """The same call."""
         return cls(
-            ctx._channel,  # noqa: SLF001  # a context of the same call
+            ctx._channel,  # a context of the same call
             call_id=ctx.call_id,
             command=ctx.command,
             session_id=ctx.session_id,
