@@ -250,6 +250,75 @@ class StoreConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     ) = None
 
 
+class EnvironmentsConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The environments that `manybridge env` locks and builds, and what is checked before Python starts in any."""
+
+    folder: (
+        Annotated[
+            str,
+            _about(
+                "Where built environments lie. Left out: `manybridge/environments` in the user's data folder "
+                "(`XDG_DATA_HOME`, else `~/.local/share`)."
+            ),
+        ]
+        | None
+    ) = None
+    locks: (
+        Annotated[
+            str,
+            _about(
+                "Where lock files lie, `BRIDGE.txt` each. Left out: a folder beside the configuration file with its "
+                "name and `.locks`, for example `manybridge.locks`."
+            ),
+        ]
+        | None
+    ) = None
+    python: (
+        Annotated[
+            str,
+            _about("The interpreter that environments are built from. Left out: the one that the host's is made from."),
+        ]
+        | None
+    ) = None
+    uv: Annotated[str, _about("The uv to run. Left out: the one that was installed with manybridge.")] | None = None
+    find_links: Annotated[
+        list[str],
+        _about("Further folders with wheels, besides those that `UV_FIND_LINKS` and `PIP_FIND_LINKS` name."),
+    ] = []
+    build_from_source: Annotated[
+        list[str],
+        _about(
+            "Packages that may run build code of their own while they are locked and installed. Of all others only "
+            "wheels are taken: build code runs before anything can be checked."
+        ),
+    ] = []
+    extra_denylist: Annotated[
+        dict[str, str],
+        _about('Further versions that are never installed or started, with the reason: `"name==1.2.3" = "why"`.'),
+    ] = {}
+    allowed_startup: Annotated[
+        list[str],
+        _about(
+            "SHA-256 of lines in `.pth` files and of sitecustomize files that may run at every start of Python. The "
+            "error that refuses one names its hash."
+        ),
+    ] = []
+    advisories: (
+        Annotated[
+            str,
+            _about(
+                "What `manybridge env scan` asks: a snapshot of an advisory database in the OSV format (a folder, a "
+                "zip file, a file with a record in each line), or the URL of an OSV server. Left out: OSV's own server."
+            ),
+        ]
+        | None
+    ) = None
+    max_advisory_age: Annotated[
+        float,
+        _about("A snapshot whose newest record is older than this has not audited anything.", unit="days", gt=0),
+    ] = 30.0
+
+
 class HostConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole configuration of one host."""
 
