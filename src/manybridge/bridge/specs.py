@@ -89,6 +89,7 @@ class ResourceSpec(NamedTuple):
             "description": self.description,
             "config": self.create.args_schema,
             "inputs": self.execute.args_schema,
+            "result": self.execute.result_schema,
             "policy": self.policy,
             "streaming": self.execute.streaming,
         }

@@ -18,6 +18,7 @@ from manybridge.cli.exit_codes import ExitCode
 from manybridge.cli.init_command import init
 from manybridge.cli.resources import resources_app
 from manybridge.cli.serve import serve
+from manybridge.cli.stubs import stubs
 
 app = typer.Typer(
     name="manybridge",
@@ -53,7 +54,7 @@ def root(
 
 
 def _with_config(path: str) -> dict[str, object]:
-    defaults: dict[str, object] = {name: {"config": path} for name in ("call", "doctor", "serve")}
+    defaults: dict[str, object] = {name: {"config": path} for name in ("call", "doctor", "serve", "stubs")}
     defaults["config"] = {"show": {"config": path}}
     defaults["resources"] = {name: {"config": path} for name in ("types", "create", "list", "get", "execute", "delete")}
     return defaults
@@ -75,6 +76,7 @@ app.command()(call)
 app.add_typer(resources_app, name="resources")
 app.add_typer(config_app, name="config")
 app.command()(serve)
+app.command()(stubs)
 app.command(
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": ["-h", "--help"]}
 )(worker)

@@ -7,7 +7,7 @@ in a single command; `list`, `get`, `execute` and `delete` see what the bridge i
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 import typer
@@ -15,7 +15,8 @@ import typer
 from manybridge.cli.arguments import parse_arguments, parse_object
 from manybridge.cli.call import BridgeArgument
 from manybridge.cli.context import ConfigOption, JsonOption, reported, run_async
-from manybridge.cli.output import print_value
+from manybridge.cli.output import print_json_line, print_value
+from manybridge.cli.progress import CallView
 from manybridge.cli.selecting import Selected, select_bridge
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ PairsArgument = Annotated[
         metavar="[ARGUMENT]...", help="name=text, name:=json, name=@file, or - for JSON from standard input."
     ),
 ]
+StreamOption = Annotated[bool, typer.Option("--stream", help="Print chunks as they come.")]
 TimeoutOption = Annotated[float | None, typer.Option("--timeout", metavar="SECONDS", min=0, help="For each call.")]
 
 
@@ -64,6 +66,7 @@ def create(
         list[str] | None,
         typer.Option("--execute", metavar="JSON|@FILE|-", help="Execute it with these inputs. May be repeated."),
     ] = None,
+    stream: StreamOption = False,
     timeout: TimeoutOption = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
@@ -78,13 +81,14 @@ def create(
     with reported(as_json=as_json, typed=typed):
         settings = parse_arguments(typed, config_json)
         inputs = [parse_object(text, "--execute") for text in execute or ()]
+    show = _Show(stream=stream, as_json=as_json)
 
     async def work(ml: AsyncMLBridge, name: str) -> Any:
         resource = await ml.create_resource(name, type_name, settings, timeout=timeout)
-        results = [await ml.execute_resource(name, resource.id, each, timeout=timeout) for each in inputs]
+        results = [await _execute(ml, name, resource.id, each, timeout, show) for each in inputs]
         return {"resource": _plain(resource), "results": results} if inputs else _plain(resource)
 
-    _run(bridge, config, work, as_json=as_json, typed=typed)
+    _run(bridge, config, work, as_json=as_json, typed=typed, stream=stream)
 
 
 @resources_app.command("list")
@@ -122,19 +126,21 @@ def execute(
     inputs_json: Annotated[
         str | None, typer.Option("--args", metavar="JSON|@FILE", help="The inputs as one JSON object.")
     ] = None,
+    stream: StreamOption = False,
     timeout: TimeoutOption = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Execute a resource."""
+    """Execute a resource and print its result. Progress goes to standard error."""
     typed = pairs or []
     with reported(as_json=as_json, typed=typed):
         inputs = parse_arguments(typed, inputs_json)
+    show = _Show(stream=stream, as_json=as_json)
 
     async def work(ml: AsyncMLBridge, name: str) -> Any:
-        return await ml.execute_resource(name, resource_id, inputs, timeout=timeout)
+        return await _execute(ml, name, resource_id, inputs, timeout, show)
 
-    _run(bridge, config, work, as_json=as_json, typed=typed)
+    _run(bridge, config, work, as_json=as_json, typed=typed, stream=stream)
 
 
 @resources_app.command("delete")
@@ -150,10 +156,34 @@ def delete(
     _run(bridge, config, work, as_json=as_json)
 
 
-def _run(bridge: str, config: Any, work: Work, *, as_json: bool, typed: list[str] | None = None) -> None:
+class _Show(NamedTuple):
+    """How the events of an execution are shown."""
+
+    stream: bool
+    as_json: bool
+
+
+async def _execute(
+    ml: AsyncMLBridge, bridge: str, id: str, inputs: dict[str, Any], timeout: float | None, show: _Show
+) -> Any:
+    """Execute a resource, show its events, and return its result."""
+    events = ml.stream(bridge, "common:execute_resource", {"id": id, "inputs": inputs}, timeout=timeout)
+    with CallView(stream=show.stream, as_json=show.as_json) as view:
+        async for event in events:
+            view.show(event)
+    return events.result
+
+
+def _run(
+    bridge: str, config: Any, work: Work, *, as_json: bool, typed: list[str] | None = None, stream: bool = False
+) -> None:
     """Open a host with the bridge, do the work, print what it gave."""
     with reported(as_json=as_json, typed=typed):
-        print_value(run_async(_hosted(select_bridge(bridge, config), work, as_json=as_json)), as_json=as_json)
+        result = run_async(_hosted(select_bridge(bridge, config), work, as_json=as_json))
+        if stream and as_json:
+            print_json_line({"result": result})
+        else:
+            print_value(result, as_json=as_json)
 
 
 async def _hosted(selected: Selected, work: Work, *, as_json: bool) -> Any:
