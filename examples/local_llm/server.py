@@ -102,6 +102,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/control":
             self.server.owner.faults.control(body)
             return self._send(200, {"ok": True})
+        if self.path.endswith("/embeddings"):
+            return self._send(200, wire.embeddings(body))
         request = wire.read_request(self.path, body)
         if request is None:
             return self._fail("404")
@@ -118,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._fail(failure)
         reply = wire.reply_to(request, text=GARBAGE if failure == "garbage" else None)
         if request.stream:
-            return self._stream(request, reply, cut=failure == "cut")
+            return self._stream(request, reply, broken=failure if failure in {"cut", "short"} else None)
         if failure == "cut":
             return self._cut()
         return self._send(200, wire.whole(request, reply))
@@ -159,14 +161,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b'{"id": "cut')
         self.close_connection = True
 
-    def _stream(self, request: wire.ChatRequest, reply: wire.Reply, *, cut: bool) -> None:
+    def _stream(self, request: wire.ChatRequest, reply: wire.Reply, *, broken: str | None) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         for number, event in enumerate(wire.pieces(request, reply)):
-            if cut and number == 3:
+            if broken and number == 3:
                 self.close_connection = True
+                if broken == "short":
+                    self._chunk(b"")
                 return
             self.server.owner.stopping.wait(self.server.owner.faults.chunk_delay)
             self._chunk(f"data: {event}\n\n".encode())
