@@ -143,7 +143,9 @@ def describe_item(error: Any, index: int) -> dict[str, Any]:
 
 def first_lines(text: str) -> str:
     """The beginning of a framework's message, which says what was wrong."""
-    text = text.strip().strip("'\"")
+    text = text.strip()
+    if text[:1] == text[-1:] and text[:1] in ("'", '"'):  # a KeyError's text is the representation of its key
+        text = text[1:-1]
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT].rstrip()} ..."
 
 

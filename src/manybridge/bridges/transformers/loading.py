@@ -68,6 +68,8 @@ class LoadedModel:
         self.nbytes = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
         self.max_tokens = longest_input(module, tokenizer, read_json(plan.located.folder / "sentence_bert_config.json"))
         self.pad_id = _pad_id(module, tokenizer)
+        self.pipelines: dict[str, Any] = {}
+        """Made of it, by task; used on its thread."""
 
     @property
     def is_busy(self) -> bool:
@@ -82,6 +84,7 @@ class LoadedModel:
     def close(self) -> None:
         """End the thread and let go of the tensors."""
         self.batcher.close()
+        self.pipelines.clear()
         self.module = self.config = self.tokenizer = None
 
 
@@ -188,6 +191,7 @@ def load(plan: Plan, options: Options) -> LoadedModel:
         raise out_of_memory(MemoryError(f"you tried to allocate {plan.needed} bytes"))
     source = plan.base or plan.located
     _refuse_code(source, options)
+    _check_architecture(source, plan.task, options)
     tokenizer = load_tokenizer(plan.located, options) if plan.base is None else _any_tokenizer(plan, options)
     torch, transformers = import_torch(), import_transformers()
     with blaming(f"{plan.located.name} can't be loaded as {plan.task}"):
@@ -235,6 +239,51 @@ def _refuse_code(located: Located, options: Options) -> None:
     known: Mapping[str, Any] = import_transformers().models.auto.configuration_auto.CONFIG_MAPPING
     if config.get("model_type") not in known:  # else Transformers has a class of its own, and takes that
         raise remote_code(name=located.name)
+
+
+def _check_architecture(located: Located, task: Task, options: Options) -> None:
+    """Refuse a task that the architecture can't do; Transformers takes seconds to list all that could."""
+    transformers = import_transformers()
+    kind = located.config().get("model_type")
+    can_do = getattr(transformers, TASKS[task].auto_class)._model_mapping._model_mapping
+    if kind in transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES and kind not in can_do:
+        raise BridgeError(
+            ErrorCode.INVALID_ARGUMENT,
+            f"task: {located.name} is a {kind} model, and there is no {task} of that architecture",
+            details={"task": task, "model_type": kind},
+            type="ValueError",
+        )
+    if kind is None and not options.trust_remote_code:
+        raise BridgeError(
+            ErrorCode.INVALID_ARGUMENT, f"{located.folder / 'config.json'} names no model_type; it can't be loaded"
+        )
+
+
+def describe(located: Located) -> dict[str, Any]:
+    """What the files of a model say about it.
+
+    Raises:
+        BridgeError: as `weights.inspect` and `task_of`.
+    """
+    config, weights = located.config(), inspect(located.folder)
+    text = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
+    limits = [value for key in POSITION_KEYS if isinstance(value := (text or config).get(key), int)]
+    return {
+        "model": located.name,
+        "folder": str(located.folder),
+        "kind": located.kind,
+        "revision": located.revision,
+        "task": task_of(config, located.folder) if config else None,
+        "architectures": list(config.get("architectures") or ()),
+        "model_type": config.get("model_type"),
+        "parameters": weights.parameters,
+        "stored_bytes": weights.stored_bytes,
+        "dtypes": list(weights.dtypes),
+        "positions": min(limits, default=None),
+        "has_chat_template": (located.folder / "chat_template.jinja").is_file()
+        or "chat_template" in read_json(located.folder / "tokenizer_config.json"),
+        "files": [path.name for path in weights.files],
+    }
 
 
 def longest_input(module: Any, tokenizer: Any, sentences: Mapping[str, Any]) -> int | None:

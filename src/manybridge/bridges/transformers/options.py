@@ -45,7 +45,7 @@ _ACCEPTED: Final[dict[Any, tuple[type, ...]]] = {
     str: (str,), str | None: (str, type(None)), int: (int,), int | None: (int, type(None)), bool: (bool,),
     float: (int, float), tuple[str, ...]: (list, tuple),
 }  # fmt: skip
-_AT_LEAST: Final = {"threads": 1, "cache_bytes": 0, "max_batch": 1, "max_wait_ms": 0}
+_AT_LEAST: Final[dict[str, int]] = {"threads": 1, "cache_bytes": 0, "max_batch": 1, "max_wait_ms": 0}
 
 
 def read_options(given: dict[str, Any]) -> Options:
@@ -71,9 +71,10 @@ def _check(name: str, value: Any, hint: Any) -> None:
         raise _wrong(name, f"expected {expected}, found {type(value).__name__}")
     if isinstance(value, list | tuple) and not all(isinstance(item, str) for item in value):
         raise _wrong(name, "expected a list of strings")
-    if name in _AT_LEAST and value is not None and value < _AT_LEAST[name]:
+    number: Any = value
+    if name in _AT_LEAST and number is not None and number < _AT_LEAST[name]:
         raise _wrong(name, f"expected {_AT_LEAST[name]} or more, found {value}")
-    if name == "threads" and value > (os.cpu_count() or 1):
+    if name == "threads" and number > (os.cpu_count() or 1):
         raise _wrong(name, f"expected at most {os.cpu_count()}, the cores of this machine, found {value}")
 
 
