@@ -172,7 +172,8 @@ class AutomaticProgress:
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         """Called by Trainer after each step."""
-        self._report(state)
+        if state.global_step < state.max_steps:  # the last one is reported below, together with its loss
+            self._report(state)
         self._check()
 
     def on_prediction_step(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
@@ -185,8 +186,9 @@ class AutomaticProgress:
             self.message = loss_text(logs)
             self._report(state)
 
-    def on_train_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+    def on_train_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         """Called by Trainer after the last step."""
+        self._report(state)
         source, self.source = self.source, None
         if source is not None:
             source.close()
