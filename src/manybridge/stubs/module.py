@@ -22,7 +22,7 @@ _OPTIONS: Final = {
     "session": "str | None",
     "idempotency_key": "str | None",
 }
-_PARAMETERS_TAKEN: Final = frozenset({*_OPTIONS, "self", "resource_id", "more", "result_", "UNSET"})
+_PARAMETERS_TAKEN: Final = frozenset({*_OPTIONS, "self", "resource_id", "more", "result_", "sent_", "UNSET"})
 _CLIENT_TAKEN: Final = frozenset({*BUILTINS, *_IMPORTED, "resources"})
 _OF_A_RESOURCE: Final = ("timeout", "idempotency_key")
 """A resource is used in the session that it was made in."""
@@ -226,7 +226,7 @@ class _Module:
             "create",
             arguments,
             handle,
-            [f"return {self._flavour.wait}self._create({_given(arguments)}, resource_id, {_AS_GIVEN})"],
+            _body(arguments, f"return {self._flavour.wait}self._create(sent_, resource_id, {_AS_GIVEN})"),
             "Make one.",
             [*_argument_notes(arguments), "resource_id: chosen by the host if left out."],
             before_options=["resource_id: str | None = None"],
@@ -238,12 +238,13 @@ class _Module:
         result = self._result(facts.get("result"), name, "result")
         about = _plain(facts.get("description")) or f"A `{kind}`."
         head = "\n".join([f"class {name}(Resource):", *_docstring(about, [], 1)])
-        asked, notes = f"{_given(inputs)}, {_IN_ITS_SESSION}", _argument_notes(inputs)
-        body = [f"result_: {result} = {self._flavour.wait}self._execute({asked})", "return result_"]
+        notes = _argument_notes(inputs)
+        asked = f"{self._flavour.wait}self._execute(sent_, {_IN_ITS_SESSION})"
+        body = _body(inputs, f"result_: {result} = {asked}", "return result_")
         about = "Execute it and return the result."
         methods = [_Method(self._flavour.define, "execute", inputs, result, body, about, notes, _OF_A_RESOURCE)]
         if facts.get("streaming"):
-            body = [f"return self._stream({asked})"]
+            body = _body(inputs, f"return self._stream(sent_, {_IN_ITS_SESSION})")
             about = "Execute it and read its events while it runs."
             methods.append(_Method("def", "stream", inputs, f"Stream[{result}]", body, about, notes, _OF_A_RESOURCE))
         return "\n\n".join([head, *(method.text() for method in methods)])
@@ -268,13 +269,13 @@ class _Module:
         arguments = self._arguments(facts.get("args"), operation, "args")
         result = self._result(facts.get("result"), operation, "result")
         # Without its namespace it is a command of whatever name the bridge is registered under.
-        asked = f"{literal(operation)}, {_given(arguments)}, {_AS_GIVEN}"
-        body = [f"result_: {result} = {self._flavour.wait}self._call({asked})", "return result_"]
+        asked = f"{literal(operation)}, sent_, {_AS_GIVEN}"
+        body = _body(arguments, f"result_: {result} = {self._flavour.wait}self._call({asked})", "return result_")
         about = _plain(facts.get("description")) or f"The command `{command}`."
         notes = _argument_notes(arguments)
         methods = [_Method(self._flavour.define, name, arguments, result, body, about, notes)]
         if streamed is not None:
-            body = [f"return self._stream({asked})"]
+            body = _body(arguments, f"return self._stream({asked})")
             about = f"`{name}`, with its events while it runs."
             methods.append(_Method("def", streamed, arguments, f"Stream[{result}]", body, about))
         return [method.text() for method in methods]
@@ -308,9 +309,14 @@ class _Module:
 # ---------------------------------------------------------------- pieces of text
 
 
-def _given(arguments: _Arguments) -> str:
-    pairs = ", ".join(f"{literal(each.wire)}: {each.parameter}" for each in arguments.arguments)
-    return f"given({{{pairs}}}{', more' if arguments.more is not None else ''})"
+def _body(arguments: _Arguments, *statements: str) -> list[str]:
+    """The lines of a method: what is sent, in `sent_`, and then the statements."""
+    pairs = [f"{literal(each.wire)}: {each.parameter}" for each in arguments.arguments]
+    more = ", more" if arguments.more is not None else ""
+    line = f"sent_ = given({{{', '.join(pairs)}}}{more})"
+    if len(line) <= WIDTH:
+        return [line, *statements]
+    return ["sent_ = given(", "    {", *(f"        {pair}," for pair in pairs), f"    }}{more}", ")", *statements]
 
 
 def _argument_notes(arguments: _Arguments) -> list[str]:
@@ -333,7 +339,7 @@ def _docstring(about: str, paragraphs: list[str], depth: int) -> list[str]:
     for paragraph in ["", *paragraphs] if paragraphs else []:
         inner = paragraph[: len(paragraph) - len(paragraph.lstrip())]
         wrapped = textwrap.wrap(
-            _doc(paragraph.strip()), WIDTH - len(indent) - len(inner), break_long_words=False, subsequent_indent="    "
+            _doc(paragraph.strip()), WIDTH - len(indent) - len(inner), break_long_words=False, subsequent_indent=inner
         )
         lines += [f"{inner}{line}" for line in wrapped or [""]]
     first, *rest = lines

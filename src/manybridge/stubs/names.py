@@ -8,7 +8,6 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Final
 
-_SOFT: Final = frozenset({"None", "True", "False"})
 BUILTINS: Final = frozenset({"bool", "dict", "float", "int", "list", "object", "str", "tuple", "type"})
 """Annotations of a class use them: a method of that name would take their place there."""
 
@@ -38,14 +37,15 @@ def identifier(text: str) -> str:
     """A valid name for a function or parameter that looks like `text`."""
     name = _words("_", text).strip("_") or "_".join(f"x{ord(character):x}" for character in text[:8]) or "empty"
     name = name if name[0].isidentifier() else f"n{name}"
-    return f"{name}_" if keyword.iskeyword(name) or name in _SOFT else name
+    return f"{name}_" if keyword.iskeyword(name) else name
 
 
 def class_name(*texts: str) -> str:
     """A valid name for a class, of all the texts: `("load_model", "result")` is `LoadModelResult`."""
     words = [word for text in texts for word in identifier(text).split("_") if word]
     # Only first letters change: `LMUsage` stays as its author wrote it.
-    return "".join(word[0].upper() + word[1:] for word in words) or "Unnamed"
+    name = "".join(word[0].upper() + word[1:] for word in words) or "Unnamed"
+    return f"{name}_" if keyword.iskeyword(name) else name
 
 
 def _words(separator: str, text: str) -> str:
