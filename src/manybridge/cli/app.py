@@ -14,6 +14,7 @@ from manybridge.cli.call import call
 from manybridge.cli.config_command import config_app
 from manybridge.cli.context import ConfigOption
 from manybridge.cli.doctor import doctor
+from manybridge.cli.env import env_app
 from manybridge.cli.exit_codes import ExitCode
 from manybridge.cli.init_command import init
 from manybridge.cli.resources import resources_app
@@ -55,6 +56,7 @@ def root(
 
 def _with_config(path: str) -> dict[str, object]:
     defaults: dict[str, object] = {name: {"config": path} for name in ("call", "doctor", "serve", "stubs")}
+    defaults["env"] = {name: {"config": path} for name in ("lock", "sync", "list", "scan", "gc", "export")}
     defaults["config"] = {"show": {"config": path}}
     defaults["resources"] = {name: {"config": path} for name in ("types", "create", "list", "get", "execute", "delete")}
     return defaults
@@ -74,6 +76,7 @@ app.command()(init)
 app.command()(doctor)
 app.command()(call)
 app.add_typer(resources_app, name="resources")
+app.add_typer(env_app, name="env")
 app.add_typer(config_app, name="config")
 app.command()(serve)
 app.command()(stubs)

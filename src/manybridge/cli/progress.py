@@ -105,7 +105,7 @@ class CallView:
         if current != total and now - self._last_line < SECONDS_BETWEEN_LINES:
             return
         self._last_line = now
-        of_total = f"{current}/{total}" if total is not None else f"{current}"
+        of_total = f"{current}/{total}" if total is not None else "" if current is None else f"{current}"
         self._note(f"{of_total} {message}".strip())
 
     def _note(self, text: str) -> None:
