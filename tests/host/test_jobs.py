@@ -140,6 +140,10 @@ async def test_a_running_job_can_be_cancelled(mock_host: HostMaker, mode: str, r
     ml = await mock_host()
     job = await ml.submit("mock", mode, {"seconds": 60})
     await aeventually(lambda: job.state == JobState.RUNNING)
+    worker = ml.pool("mock").ready[0]
+    for _ in range(1000):
+        if (await worker.control("common:ping", {}))["state"] == "busy":
+            break
 
     assert await job.cancel()
     assert job.error is not None
@@ -316,6 +320,20 @@ def test_the_log_keeps_the_newest_events_under_their_numbers() -> None:
     assert log.next == 100 + 2 * KEPT_EVENTS
     assert KEPT_EVENTS <= log.next - log.first <= KEPT_EVENTS * 5 // 4
     assert log.read(log.next - 2) == [StreamEvent("chunk", log.next - 2 + n, log.next - 102 + n) for n in range(2)]
+
+
+def test_the_log_waits_for_the_store_but_not_for_ever() -> None:
+    """What is not stored yet is kept, up to a limit."""
+    log = EventLog()
+    log.needed_from = 0
+    for number in range(4 * KEPT_EVENTS):
+        log.append("chunk", number)
+    waited = log.first
+    for number in range(4 * KEPT_EVENTS):
+        log.append("chunk", number)
+
+    assert waited == 0
+    assert KEPT_EVENTS <= log.next - log.first <= 5 * KEPT_EVENTS
 
 
 def test_gaps_between_stored_events_are_told() -> None:

@@ -11,6 +11,9 @@ from manybridge.store.records import JobEvent
 KEPT_EVENTS: Final = 10_000
 """Events that a job keeps in memory for late readers; the oldest go first."""
 
+MOST_EVENTS: Final = 5 * KEPT_EVENTS
+"""A job that is faster than its store keeps events until they are stored; no more of them than this."""
+
 READ_AT_ONCE: Final = 1_000
 """Events that a reader gets in one piece, so that one far behind does not hold up the loop."""
 
@@ -30,6 +33,8 @@ class EventLog:
         self._kept: list[StreamEvent] = []
         self.first = first
         """The number of the oldest event that is kept, or of the next one where none is."""
+        self.needed_from: int | None = None
+        """The number of the first event that must still be stored; None where nothing is to be."""
 
     @property
     def next(self) -> int:
@@ -42,6 +47,8 @@ class EventLog:
         kept.append(StreamEvent(event, self.next, data))
         if len(kept) > KEPT_EVENTS + KEPT_EVENTS // 4:  # a quarter at a time: what one event costs stays small
             surplus = len(kept) - KEPT_EVENTS
+            if self.needed_from is not None and len(kept) <= MOST_EVENTS:
+                surplus = max(0, min(surplus, self.needed_from - self.first))
             del kept[:surplus]
             self.first += surplus
 

@@ -10,10 +10,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from manybridge.host.job_events import READ_AT_ONCE
-from manybridge.store.base import JobStore
+from manybridge.store.base import JobStore, KeyStore
 from manybridge.store.records import JobEvent
 
 if TYPE_CHECKING:
@@ -34,6 +34,15 @@ PATIENCE: Final = 5.0
 """Seconds that one write may take before the store counts as failing, and that the last writes get at the end."""
 
 
+class JournalStore(JobStore, KeyStore, Protocol):
+    """What of a store the journal needs."""
+
+
+def claim_key(id: str) -> str:
+    """The key under which one host claims an interrupted job."""
+    return f"job {id}"
+
+
 class JobJournal:
     """Owner of the one task that writes jobs, and of what waits to be written.
 
@@ -42,7 +51,7 @@ class JobJournal:
         host: the id of this host, as records name it.
     """
 
-    def __init__(self, store: JobStore, host: str) -> None:
+    def __init__(self, store: JournalStore, host: str) -> None:
         self.store = store
         self.host = host
         self._dirty: dict[str, LiveJob] = {}
@@ -51,6 +60,8 @@ class JobJournal:
         """Written at the latest when there are so many."""
         self._due = monotonic()
         self._wake = asyncio.Event()
+        self._writing = asyncio.Lock()
+        """Held while something of a job is written, so that none is written again after it was deleted."""
         self._failing = False
         self._closing = False
         self._task: asyncio.Task[None] | None = None
@@ -78,6 +89,17 @@ class JobJournal:
         self._note(job, 0.0)
         if self._failing:
             self._release(job)
+
+    async def delete(self, id: str, job: LiveJob | None) -> None:
+        """Delete a job that has ended; what is not written of it stays so.
+
+        Raises:
+            ManybridgeError: the store can't.
+        """
+        async with self._writing:
+            if job is not None:
+                job.is_deleted = True
+            await self.store.delete_job(id)
 
     async def read(self, id: str, from_seq: int) -> list[JobEvent]:
         """Return events that memory has let go; none where the store can't say."""
@@ -120,7 +142,7 @@ class JobJournal:
                 failed = failed or not await self._written(job)
                 if failed:
                     self._dirty.setdefault(job.id, job)
-                self._release(job)
+                    self._release(job)
             if failed and self._closing:
                 return
             self._failing = failed
@@ -148,10 +170,20 @@ class JobJournal:
         return True
 
     async def _write(self, job: LiveJob) -> None:
-        while events := job.log.read(job.stored_events):
-            await self.store.append_events(job.id, [JobEvent(each.seq, each.event, each.data) for each in events])
-            job.stored_events = events[-1].seq + 1
-        await self.store.save_job(job.record())
+        async with self._writing:
+            if job.is_deleted:
+                return
+            log = job.log
+            while events := log.read(log.needed_from or 0):
+                await self.store.append_events(job.id, [JobEvent(each.seq, each.event, each.data) for each in events])
+                log.needed_from = events[-1].seq + 1
+            is_final = job.id in self._finishing  # asked before the record is made: it may end while that is written
+            await self.store.save_job(job.record())
+            if is_final:
+                if job.was_claimed:
+                    await self.store.drop_key(job.bridge, claim_key(job.id), self.host)
+                self._dirty.pop(job.id, None)
+                self._release(job)
 
     def _release(self, job: LiveJob) -> None:
         if then := self._finishing.pop(job.id, None):

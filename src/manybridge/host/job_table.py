@@ -10,11 +10,11 @@ from typing import Any, Final, Protocol
 
 from manybridge.errors import CallError, InvalidArgumentError, ManybridgeError
 from manybridge.host.arguments import checked_name, maybe_name, wrong_argument
-from manybridge.host.job_journal import JobJournal
+from manybridge.host.job_journal import JobJournal, JournalStore, claim_key
 from manybridge.host.jobs import FINAL_STATES, AsyncJob, JobState, LiveJob
 from manybridge.host.stored_jobs import StoredJob, interrupted, is_final
 from manybridge.protocol.errors import ErrorCode
-from manybridge.store.base import HostStore, JobStore, KeyStore
+from manybridge.store.base import HostStore
 from manybridge.store.records import JobRecord, KeyRecord
 
 _log = logging.getLogger("manybridge.host")
@@ -25,7 +25,7 @@ MOST_OPEN: Final = 10_000
 """Interrupted jobs that are looked for at the start."""
 
 
-class DurableJobs(JobStore, HostStore, KeyStore, Protocol):
+class DurableJobs(JournalStore, HostStore, Protocol):
     """What of a store the jobs of a host need."""
 
 
@@ -84,7 +84,7 @@ class JobTable:
     @staticmethod
     async def _claim(store: DurableJobs, record: JobRecord, host: str) -> bool:
         """Make an interrupted job this host's, unless another host that began at the same time was faster."""
-        key = KeyRecord(bridge=record.bridge, key=f"job {record.id}", fingerprint=record.host, host=host)
+        key = KeyRecord(bridge=record.bridge, key=claim_key(record.id), fingerprint=record.host, host=host)
         found, ours = await store.begin_key(key)
         if ours:
             await store.save_job(replace(record, host=host, state=str(JobState.QUEUED), started_at=None))
@@ -144,7 +144,7 @@ class JobTable:
             journal=self._journal,
             first_event=next_event,
         )
-        job.created_at = record.created_at
+        job.created_at, job.was_claimed = record.created_at, True
         self._jobs[job.id] = job
         return job
 
@@ -225,20 +225,22 @@ class JobTable:
             text = f"job {id} is {job.state}: cancel it, or wait for its end, before it is deleted"
             raise CallError(text, code=ErrorCode.NOT_SUPPORTED, details={"job": id, "state": str(job.state)})
         self._jobs.pop(id, None)
-        if self._store is not None:
-            await self._store.delete_job(id)
+        await self._unstore(id, job)
 
     async def _forget_surplus(self) -> None:
         surplus = len(self._jobs) - self._max_jobs
         if surplus <= 0:
             return
-        for id in [job.id for job in self._jobs.values() if job.done][:surplus]:
-            del self._jobs[id]
-            if self._store is not None:
-                try:
-                    await self._store.delete_job(id)
-                except ManybridgeError as error:
-                    _log.warning("job %s is forgotten but stays in the store: %s", id, error)
+        for job in [each for each in self._jobs.values() if each.done][:surplus]:
+            del self._jobs[job.id]
+            try:
+                await self._unstore(job.id, job)
+            except ManybridgeError as error:
+                _log.warning("job %s is forgotten but stays in the store: %s", job.id, error)
+
+    async def _unstore(self, id: str, job: AsyncJob) -> None:
+        if self._journal is not None:
+            await self._journal.delete(id, job if isinstance(job, LiveJob) else None)
 
     # ------------------------------------------------------------------ the end
 

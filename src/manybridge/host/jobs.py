@@ -196,8 +196,11 @@ class LiveJob(AsyncJob):
         self.started_at: float | None = None
         self.finished_at: float | None = None
         self.log = EventLog(first_event)
-        self.stored_events = first_event
-        """The number of the first event that the store does not have. The journal's."""
+        if journal is not None:
+            self.log.needed_from = first_event
+        self.was_claimed = False
+        """Whether it was taken over from a host that has gone."""
+        self.is_deleted = False
         self.host_closes = False
         """Set when the host closes: what ends the job from then on is an interruption."""
         self._is_starting = is_starting
