@@ -17,7 +17,11 @@ from typing import Any
 from manybridge.protocol import codec
 from manybridge.protocol.frames import FrameDecoder, OversizedFrame, encode_frame
 
-READ_BYTES = 256 * 1024
+READ_BYTES = 64 * 1024
+"""One read. Beyond 128 KiB the allocator may map and unmap memory for every read, which once doubled the round trip of
+a small message and made it jump between two values."""
+LARGE_READ_BYTES = 1024 * 1024
+"""One read in the middle of a large frame."""
 SAFE_IN_FLIGHT_BYTES = 64 * 1024
 """Requests and replies together stay below what the sockets buffer, so one thread may send all before it reads."""
 
@@ -27,10 +31,15 @@ def request_frame(id: int, payload: dict[str, Any]) -> bytes:
     return encode_frame(codec.encode({"id": id, "command": "echo:echo", "args": payload, "deadline_ms": 60000.0}))
 
 
+def receive(connection: socket.socket, decoder: FrameDecoder) -> bytes:
+    """Read once."""
+    return connection.recv(LARGE_READ_BYTES if decoder.buffered_bytes else READ_BYTES)
+
+
 def answer(connection: socket.socket) -> None:
     """The far end: echo the arguments of every request until the other side closes."""
     decoder = FrameDecoder()
-    while data := connection.recv(READ_BYTES):
+    while data := receive(connection, decoder):
         for frame in decoder.receive_data(data):
             assert not isinstance(frame, OversizedFrame)
             request = codec.decode(frame)
@@ -90,7 +99,7 @@ class Limit:
 
     def _receive(self) -> None:
         while not self._ready:
-            self._ready.extend(self._decoder.receive_data(self._connection.recv(READ_BYTES)))
+            self._ready.extend(self._decoder.receive_data(receive(self._connection, self._decoder)))
         reply = codec.decode(self._ready.pop(0))
         assert reply["success"]
 

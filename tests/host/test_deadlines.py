@@ -1,70 +1,100 @@
-"""The deadline wheel."""
+"""The watch over deadlines."""
 
 from __future__ import annotations
 
 from math import inf
 from time import monotonic
 
-from manybridge.host.calls import Call, loop_future
-from manybridge.host.deadlines import DeadlineWheel
+from manybridge.host.calls import SENT, Call, loop_future
+from manybridge.host.deadlines import DeadlineWatch
 from tests.support import MS, aeventually
 
 
-def call() -> Call:
-    """Return some call."""
-    return Call("fake:echo", {}, loop_future())
+def call(timeout: float = inf) -> Call:
+    """Return some call that a worker has."""
+    made = Call("fake:echo", {}, loop_future(), timeout)
+    made.stage = SENT
+    return made
+
+
+class Calls:
+    """Open calls, and those that were told of their deadline."""
+
+    def __init__(self) -> None:
+        self.open: list[Call] = []
+        self.told: list[tuple[Call, float]] = []
+        self.watch = DeadlineWatch(lambda: self.open, self._expired)
+
+    def add(self, call: Call) -> Call:
+        """Open a call."""
+        self.open.append(call)
+        self.watch.announce(call.due)
+        return call
+
+    def _expired(self, call: Call) -> None:
+        self.told.append((call, monotonic()))
+        self.open.remove(call)
 
 
 async def test_a_call_is_told_of_its_deadline_once_and_not_before() -> None:
-    """Within the width of a bucket after it."""
-    expired: list[tuple[Call, float]] = []
-    wheel = DeadlineWheel(lambda each: expired.append((each, monotonic())))
-    late, early = call(), call()
-    deadline = monotonic() + 30 * MS
-    wheel.add(late, deadline + 40 * MS)
-    wheel.add(early, deadline)
+    """Whatever the order in which calls came."""
+    calls = Calls()
+    late, early = calls.add(call(70 * MS)), calls.add(call(30 * MS))
 
-    await aeventually(lambda: len(expired) == 2)
-    assert [each for each, _ in expired] == [early, late]
-    assert expired[0][1] >= deadline
-    wheel.close()
+    await aeventually(lambda: len(calls.told) == 2)
+    assert [each for each, _ in calls.told] == [early, late]
+    assert all(moment >= each.deadline for each, moment in calls.told)
+    calls.watch.close()
 
 
-async def test_a_call_that_was_discarded_is_not_told() -> None:
-    """Nearly every call ends before its deadline."""
-    expired: list[Call] = []
-    wheel = DeadlineWheel(expired.append)
-    ended, other = call(), call()
-    wheel.add(ended, monotonic() + 20 * MS)
-    wheel.add(other, monotonic() + 40 * MS)
-    wheel.discard(ended)
+async def test_a_call_that_ended_is_not_told() -> None:
+    """Nearly every call ends before its deadline, and nobody has to say so."""
+    calls = Calls()
+    ended, other = calls.add(call(20 * MS)), calls.add(call(40 * MS))
+    calls.open.remove(ended)
 
-    await aeventually(lambda: expired)
-    assert expired == [other]
-    wheel.close()
+    await aeventually(lambda: calls.told)
+    assert [each for each, _ in calls.told] == [other]
+    calls.watch.close()
+
+
+async def test_a_call_that_is_being_stopped_is_not_told_again() -> None:
+    """The ladder has it already."""
+    calls = Calls()
+    calls.add(call(20 * MS)).stop_reason = "cancelled"
+    other = calls.add(call(40 * MS))
+
+    await aeventually(lambda: calls.told)
+    assert [each for each, _ in calls.told] == [other]
+    calls.watch.close()
 
 
 async def test_no_deadline_is_never() -> None:
-    """It is not kept at all."""
-    wheel = DeadlineWheel(lambda _: None)
-    unlimited = call()
-    wheel.add(unlimited, inf)
+    """No timer is set for it."""
+    calls = Calls()
+    calls.add(call())
 
-    assert unlimited.bucket is None
-    wheel.discard(unlimited)
-    wheel.close()
+    assert calls.watch.next == inf
+    calls.watch.close()
 
 
-async def test_buckets_of_ended_calls_are_dropped() -> None:
-    """Thousands of calls with a far deadline leave nothing behind once the wheel has turned."""
-    expired: list[Call] = []
-    wheel = DeadlineWheel(expired.append)
-    wheel.add(call(), monotonic() + 10 * MS)
-    for number in range(100):
-        ended = call()
-        wheel.add(ended, monotonic() + 1 + number)
-        wheel.discard(ended)
+async def test_a_waiting_call_is_told_when_it_has_waited_too_long() -> None:
+    """Its place in the queue may expire before its deadline does."""
+    calls = Calls()
+    waiting = Call("fake:echo", {}, loop_future(), 10.0)
+    waiting.queue_expires = monotonic() + 20 * MS
+    calls.add(waiting)
 
-    await aeventually(lambda: expired)
-    assert wheel._buckets == {}
-    wheel.close()
+    await aeventually(lambda: calls.told)
+    assert calls.told[0][1] < waiting.deadline
+    calls.watch.close()
+
+
+async def test_a_closed_watch_tells_nobody() -> None:
+    """Not even of calls that come later."""
+    calls = Calls()
+    calls.add(call(10 * MS))
+    calls.watch.close()
+    calls.add(call(10 * MS))
+
+    assert calls.watch.next == -inf

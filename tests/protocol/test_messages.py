@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 
 from manybridge.protocol import codec
 from manybridge.protocol.errors import ErrorCode, RemoteProtocolError
@@ -25,6 +25,7 @@ from manybridge.protocol.messages import (
     error_info_from_object,
     is_message_id,
     json_type,
+    request_from_json,
     request_from_object,
     request_to_object,
     worker_message_from_object,
@@ -39,6 +40,33 @@ def over_the_wire(message: Any) -> Any:
 
 
 # ---------------------------------------------------------------- requests
+
+
+def read_by(read: Any, data: Any) -> tuple[Any, ...]:
+    """Return the request with the types of its fields, or what the refusal says."""
+    try:
+        found = read(data)
+    except RemoteProtocolError as error:
+        return (error.code, error.message, error.details)
+    except codec.InvalidJSONError as error:  # json.dumps writes Infinity, which is no JSON
+        return (str(error),)
+    return (*found, *map(type, found))
+
+
+@given(near_messages | requests.map(request_to_object))
+@example({"id": 1, "command": "x", "stream": None})
+@example({"id": 2**70, "command": "x", "deadline_ms": 1e308})
+@example({"id": True, "command": "", "args": None, "session_id": 1})
+def test_the_short_way_from_json_agrees_with_the_long_one(message: dict[str, Any]) -> None:
+    """Field for field, type for type and word for word, whatever the message."""
+    data = json.dumps(message).encode()
+    assert read_by(request_from_json, data) == read_by(lambda given: request_from_object(codec.decode(given)), data)
+
+
+def test_the_last_of_two_equal_keys_counts_on_both_ways() -> None:
+    """Also where the first has another type."""
+    data = b'{"id":"a","id":7,"command":1,"command":"x","args":[],"args":{"n":1}}'
+    assert request_from_json(data) == Request(7, "x", {"n": 1})
 
 
 @given(requests)

@@ -13,7 +13,7 @@ import pytest
 from manybridge.bridge import BridgeError
 from manybridge.protocol.connection import WorkerConnection
 from manybridge.protocol.errors import ErrorCode, LocalProtocolError
-from manybridge.protocol.messages import ErrorInfo, Event, WorkerMessage
+from manybridge.protocol.messages import ErrorInfo, Event, MessageId, WorkerMessage
 from manybridge.worker import outbox as module
 from manybridge.worker.outbox import Outbox
 from tests.support import FrameReader, request, split_frames
@@ -27,6 +27,12 @@ class Clumsy(WorkerConnection):
         if "too much" in str(message):
             raise MemoryError
         return super().send(message)
+
+    def send_result(self, id: MessageId, result: Any, timestamp: float) -> bytes:
+        """The same."""
+        if "too much" in str(result):
+            raise MemoryError
+        return super().send_result(id, result, timestamp)
 
 
 class Desk:

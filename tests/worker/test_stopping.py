@@ -329,7 +329,7 @@ class Recorder:
 def a_call(deadline_ms: float | None = None) -> WorkerCall:
     """A call that nobody runs."""
     request = Request(1, "s:x", deadline_ms=deadline_ms)
-    return WorkerCall(request, extended=True, outbox=cast(Outbox, None), host_calls=cast(HostCalls, None))
+    return WorkerCall(request, True, cast(Outbox, None), cast(HostCalls, None))
 
 
 def test_nothing_is_due_for_a_call_without_deadline() -> None:

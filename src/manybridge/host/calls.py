@@ -10,7 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
 from manybridge.errors import CallCancelledError, CallTimeoutError, ManybridgeError
-from manybridge.protocol.messages import Event, MessageId
+from manybridge.protocol.messages import Event, MessageId, Request
 
 if TYPE_CHECKING:
     from manybridge.host.worker import WorkerHandle
@@ -87,8 +87,6 @@ class Call:
     """The last rung of the ladder that was tried."""
     queue_expires = inf
     """When it has waited for too long, monotonic."""
-    bucket: set[Call] | None = None
-    """Where the deadline wheel keeps it."""
 
     def __init__(self, command: str, args: dict[str, Any], future: Outcome, timeout: float = inf) -> None:
         self.command = command
@@ -101,6 +99,23 @@ class Call:
 
     def __repr__(self) -> str:
         return f"Call({self.command!r}, {self.stage})"
+
+    @property
+    def due(self) -> float:
+        """When something must happen to it, monotonic."""
+        return min(self.deadline, self.queue_expires) if self.stage is QUEUED else self.deadline
+
+    def request(self, id: MessageId, deadline_ms: int | None) -> Request:
+        """The message to a worker, of a call that has more than a command, arguments and a deadline."""
+        return Request(
+            id,
+            self.command,
+            self.args,
+            stream=self.stream,
+            session_id=self.session_id,
+            deadline_ms=deadline_ms,
+            traceparent=self.traceparent,
+        )
 
     def succeed(self, result: Any) -> None:
         """Give the caller the result."""

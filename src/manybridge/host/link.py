@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 from collections.abc import Sequence
 from itertools import count
-from typing import TYPE_CHECKING, Protocol, cast
+from time import monotonic
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from manybridge.protocol.connection import ClientConnection
 from manybridge.protocol.errors import RemoteProtocolError
 from manybridge.protocol.messages import WorkerMessage
+from manybridge.protocol.spinning import SPIN_SECONDS, AdaptiveSpin
 
 if TYPE_CHECKING:
     from manybridge.host.calls import Call
+
+
+READ_BYTES: Final = 64 * 1024
+"""One read of ours; what is beyond it, the transport reads."""
+
+SPINS_IN_A_ROW: Final = 32
+"""About a millisecond of short calls."""
 
 
 class LinkUser(Protocol):
@@ -54,6 +64,9 @@ class WorkerLink(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._rest: socket.socket | None = None
+        self._poller = select.poll()
+        self._spin = AdaptiveSpin()
+        self._spins_in_a_row = 0
         self._outgoing: list[bytes] | None = None
         self._paused_by: set[Call] = set()
 
@@ -68,6 +81,7 @@ class WorkerLink(asyncio.Protocol):
         # descriptor reads the rest, so that a call that it did finish is not run again by another worker.
         self._rest = self._sock.dup()
         self._rest.setblocking(False)
+        self._poller.register(self._rest, select.POLLIN)
         await self._loop.create_unix_connection(lambda: self, sock=self._sock)
 
     def abort(self) -> None:
@@ -77,23 +91,65 @@ class WorkerLink(asyncio.Protocol):
 
     # ------------------------------------------------------------------ sending
 
-    def write(self, frame: bytes) -> None:
-        """Send a frame. One for a worker that has gone is dropped: its death is told anyway."""
-        if self._transport is None:
-            return
+    def write(self, frame: bytes, *, alone: bool = False) -> None:
+        """Send a frame. One for a worker that has gone is dropped: its death is told anyway.
+
+        Args:
+            frame: the whole of it.
+            alone: no other frame is expected to follow at once.
+        """
         if self._outgoing is not None:
             self._outgoing.append(frame)
             return
         # The first frame of an iteration goes out at once, for the single caller's sake; those that follow in the
         # same iteration share a write.
-        self._transport.write(frame)
-        self._outgoing = []
-        self._loop.call_soon(self._flush)
+        self._write_now(frame)
+        if not alone:
+            self._outgoing = []
+            self._loop.call_soon(self._flush)
+
+    def look_out(self) -> None:
+        """Wait awake for a moment, without the event loop, for what a worker that works fast says at once.
+
+        Messages are told before this returns. The loop is held up for SPIN_SECONDS at most; after SPINS_IN_A_ROW it
+        gets a turn in any case, so that a caller who makes one call after the other does not keep it for himself.
+        """
+        if not self._spin.is_worth_it() or self._rest is None:
+            return
+        self._spins_in_a_row += 1
+        if self._spins_in_a_row > SPINS_IN_A_ROW:
+            self._spins_in_a_row = 0
+            return
+        until = monotonic() + SPIN_SECONDS
+        while not self._poller.poll(0):
+            if monotonic() >= until:
+                self._spin.was_in_vain()
+                return
+        self._spin.paid()
+        with contextlib.suppress(OSError):  # the transport meets it too, and tells
+            if data := self._rest.recv(READ_BYTES):
+                self.data_received(data)
 
     def _flush(self) -> None:
         frames, self._outgoing = self._outgoing, None
-        if frames and self._transport is not None:
-            self._transport.write(b"".join(frames))
+        if frames:
+            self._write_now(b"".join(frames))
+
+    def _write_now(self, frame: bytes) -> None:
+        # Not by the transport while it holds nothing back: uvloop's writes at the end of the iteration, and the
+        # worker would begin that much later.
+        transport, sent = self._transport, 0
+        if transport is None:
+            return
+        if self._rest is not None and not transport.get_write_buffer_size():
+            try:
+                sent = self._rest.send(frame)
+            except BlockingIOError:
+                pass
+            except OSError:  # the worker has gone; what it said last is read first, then its death is told
+                return
+        if sent < len(frame):
+            transport.write(frame[sent:] if sent else frame)
 
     # ------------------------------------------------------------------ receiving, as asyncio.Protocol
 

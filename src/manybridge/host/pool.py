@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from math import inf
 from time import monotonic
@@ -27,7 +27,7 @@ from manybridge.errors import (
 )
 from manybridge.host.calls import Call, CallStage, StopReason
 from manybridge.host.config import BridgeConfig
-from manybridge.host.deadlines import DeadlineWheel
+from manybridge.host.deadlines import DeadlineWatch
 from manybridge.host.death import crash_error
 from manybridge.host.guardian import Guardian
 from manybridge.host.launcher import WorkerPlan
@@ -79,7 +79,7 @@ class Pool:
         self._queue: deque[Call] = deque()
         self._pinned_waiting = 0
         self._sequence = count(1)
-        self._wheel = DeadlineWheel(self._expired)
+        self._deadlines = DeadlineWatch(self._open_calls, self._expired)
         self._quarantine = Quarantine(config.restart.window)
         self._idle: asyncio.Future[None] | None = None
         self._ready_waiters: set[asyncio.Future[None]] = set()
@@ -119,8 +119,8 @@ class Pool:
         elif call.target is not None:
             self._submit_to(call.target, call)
         elif not self._queue and (worker := self._least_busy()) is not None:
-            self._wheel.add(call, call.deadline)
-            self._send(worker, call)
+            if self._send(worker, call):
+                worker.look_out()
         else:
             self._enqueue(call, self._queue)
 
@@ -137,7 +137,6 @@ class Pool:
         if not worker.is_ready:
             self.call_failed(call, _gone(worker))
         elif not worker.pinned and len(worker.calls) < worker.capacity:
-            self._wheel.add(call, call.deadline)
             self._send(worker, call)
         else:
             self._enqueue(call, worker.pinned)
@@ -152,11 +151,22 @@ class Pool:
                 best, least = worker, load
         return best
 
-    def _send(self, worker: WorkerHandle, call: Call) -> None:
+    def _send(self, worker: WorkerHandle, call: Call) -> bool:
+        """Give a call to a worker. Returns whether its answer may come at once."""
         try:
-            worker.send(call)
+            is_brief = worker.send(call)
         except ManybridgeError as error:
             self.call_failed(call, error)
+            return False
+        if call.deadline < self._deadlines.next:
+            self._deadlines.announce(call.deadline)
+        return is_brief
+
+    def _open_calls(self) -> Iterator[Call]:
+        yield from self._queue
+        for worker in self.workers:
+            yield from worker.pinned
+            yield from worker.calls.values()
 
     # ------------------------------------------------------------------ the queue
 
@@ -171,15 +181,14 @@ class Pool:
         call.sequence = next(self._sequence)
         if config.queue_timeout is not None:
             call.queue_expires = monotonic() + config.queue_timeout
-        self._wheel.add(call, min(call.deadline, call.queue_expires))
         queue.append(call)
+        self._deadlines.announce(call.due)
         if call.target is not None:
             self._pinned_waiting += 1
         if config.max_overflow:
             self.supervisor.maybe_overflow()
 
     def _unqueue(self, call: Call) -> None:
-        self._wheel.discard(call)
         if call.target is not None:
             call.target.pinned.remove(call)
             self._pinned_waiting -= 1
@@ -202,9 +211,6 @@ class Pool:
             if call is None:
                 return
             share -= 1
-            if call.queue_expires != inf:
-                self._wheel.discard(call)
-                self._wheel.add(call, call.deadline)
             self._send(worker, call)
 
     def _expired(self, call: Call) -> None:
@@ -238,8 +244,6 @@ class Pool:
 
     def call_ended(self, worker: WorkerHandle, call: Call, message: Reply | ErrorReply, now: float) -> None:
         """A reply came."""
-        if call.bucket is not None:
-            self._wheel.discard(call)
         if type(message) is Reply:
             self.stats.succeeded += 1
             self.stats.latencies.append(now - call.created_at)
@@ -249,14 +253,12 @@ class Pool:
             error = error_of(message)
             if call.recalled and call.stop_reason is None and error.details.get("stopped_by") == "queue":
                 self._requeue(call)
-                self._wheel.add(call, call.deadline)
                 return
             stopped = type(error) in {CallTimeoutError, CallCancelledError} and "stopped_by" in error.details
             self.call_failed(call, _stopped(call, worker, error) if stopped else error)
 
     def call_failed(self, call: Call, error: ManybridgeError) -> None:
         """A call is over, with this error."""
-        self._wheel.discard(call)
         self.stats.fail(error)
         call.fail(error)
 
@@ -374,6 +376,7 @@ class Pool:
     def _requeue(self, call: Call) -> None:
         self.stats.requeued += 1
         call.stage, call.worker, call.sequence = CallStage.QUEUED, None, 0
+        call.queue_expires = inf  # it has had its turn; only its deadline counts
         self._queue.appendleft(call)
 
     def serve_waiting(self) -> None:
@@ -413,7 +416,7 @@ class Pool:
                 # One that has not become ready has nothing to close; waiting would be for the end of its import.
                 group.create_task(worker.stop(STOP_GRACE if worker.was_ready else 0.0))
         await self.tasks.cancel()
-        self._wheel.close()
+        self._deadlines.close()
 
     def describe(self) -> dict[str, Any]:
         """Return the counters, the queue and the workers."""

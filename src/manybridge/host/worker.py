@@ -45,7 +45,6 @@ from manybridge.protocol.messages import (
     ErrorInfo,
     ErrorReply,
     Event,
-    Request,
     WorkerMessage,
 )
 
@@ -59,6 +58,10 @@ does not end after it closed its stream is killed."""
 
 HELD_SECONDS: Final = 0.025
 """A worker holds replies back for 2 ms, and its watch looks every 5 ms; this is beyond both on a busy machine."""
+
+
+BRIEF_SECONDS: Final = 0.0002
+"""A worker whose calls take longer than this, the way there and back included, is not waited for awake."""
 
 
 class WorkerState(StrEnum):
@@ -112,8 +115,9 @@ class WorkerHandle:
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._link = WorkerLink(launched.sock, config.max_frame_bytes, self)
-        self._encode = self._link.protocol.send_request
+        self._encode = self._link.protocol.send_call
         self._write = self._link.write
+        self.look_out = self._link.look_out
         self._own_requests = OwnRequests(self._link)
         self.control, self.post = self._own_requests.send, self._own_requests.post
         """Make a request of the host itself: with a future for its answer, and without."""
@@ -192,8 +196,8 @@ class WorkerHandle:
 
     # ------------------------------------------------------------------ sending
 
-    def send(self, call: Call) -> None:
-        """Give the worker a call.
+    def send(self, call: Call) -> bool:
+        """Give the worker a call. Returns whether its answer may come at once, so that `look_out` is worth a try.
 
         Raises:
             ManybridgeError: the frame is too large; the worker did not get it.
@@ -202,21 +206,25 @@ class WorkerHandle:
         now = monotonic()
         deadline = call.deadline
         remaining = None if deadline == inf else max(0, int((deadline - now) * 1000))
-        request = Request(id, call.command, call.args, None, call.stream, call.session_id, remaining, call.traceparent)
         try:
-            frame = self._encode(request)
+            if call.session_id is None and call.traceparent is None and not call.stream:
+                frame = self._encode(id, call.command, call.args, remaining)
+            else:
+                frame = self._link.protocol.send_request(call.request(id, remaining))
         except LocalProtocolError as error:
             raise error_for(ErrorInfo.of(error.code, error.message, **error.details)) from None
-        if not self.calls:
-            self._last_activity = now
+        alone = not self.calls
         self.calls[id] = call
-        if len(self.calls) > 1 and self.pace.watch is None and self.concurrency == 1:
+        if alone:
+            self._last_activity = now
+        elif self.pace.watch is None and self.concurrency == 1:
             self.pace.begin_watch()
         self.requests += 1
         call.id, call.worker, call.stage, call.sent_at = id, self, SENT, now
-        self._write(frame)
+        self._write(frame, alone=alone)
         if call.on_sent is not None:
             call.on_sent()
+        return alone and self.pace.service_time < BRIEF_SECONDS
 
     # ------------------------------------------------------------------ receiving: what the link tells
 

@@ -14,9 +14,12 @@ library on every value that the tests compare); the worker side never requires i
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
+
+Field: TypeAlias = tuple[str, Any] | tuple[str, Any, Any]
+ObjectDecoder: TypeAlias = Callable[[bytes | bytearray], Any]
 
 MARKER_KEY: Final = "$unserializable"
 """`{"$unserializable": "module.Type"}` stands for a value that JSON can't carry."""
@@ -249,6 +252,22 @@ Raises:
     InvalidJSONError: not UTF-8, not JSON, more than one value, `NaN`, or nested too deeply.
 """
 
+
+def _no_object_decoder(name: str, fields: Sequence[Field]) -> ObjectDecoder | None:  # noqa: ARG001  # see below
+    return None
+
+
+object_decoder: Callable[[str, Sequence[Field]], ObjectDecoder | None] = _no_object_decoder
+"""Make a decoder of JSON objects whose members are known: of bytes it makes an object with these attributes.
+
+It is faster than decoding to a dictionary and checking its members, and it is choosy: it raises, whatever it meets,
+unless the bytes are one object that has every field without a default, each with a value of its type. Other members
+are skipped. So whoever uses it decodes again with `decode` after an exception, to say what is wrong.
+
+Args: a name for the type, and its fields as `(name, type)` or `(name, type, default)`. Returns None where no fast
+decoder is to be had.
+"""
+
 # ---------------------------------------------------------------- with msgspec
 
 try:
@@ -281,6 +300,10 @@ else:
         except Exception:  # noqa: BLE001  # MsgspecError and RecursionError; the portable decoder says what they mean
             return _decode_portable(data)
 
+    def _fast_object_decoder(name: str, fields: Sequence[Field]) -> ObjectDecoder | None:
+        return msgspec.json.Decoder(msgspec.defstruct(name, fields)).decode
+
     encode = _encode_fast
     encode_request = _encode_request_fast
     decode = _decode_fast
+    object_decoder = _fast_object_decoder

@@ -24,8 +24,9 @@ the table of open calls, whose changes are single dictionary operations.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from manybridge.protocol import codec
 from manybridge.protocol.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
@@ -35,17 +36,20 @@ from manybridge.protocol.messages import (
     EXTENSION_FIELDS,
     PROTOCOL_VERSION,
     Event,
+    JSONObject,
     Malformed,
     MessageId,
     Request,
     WorkerMessage,
     is_message_id,
-    json_type,
+    request_from_json,
     request_from_object,
     request_to_object,
     worker_message_from_object,
     worker_message_to_object,
 )
+
+T = TypeVar("T")
 
 
 class ConnectionState(StrEnum):
@@ -57,6 +61,9 @@ class ConnectionState(StrEnum):
     """Every failure carries error_info."""
     CLOSED = "closed"
     """The other end is gone."""
+
+
+_CLOSED: Final = ConnectionState.CLOSED  # looking a member up in its enum takes ten times as long as looking up a name
 
 
 class CallState(StrEnum):
@@ -168,13 +175,10 @@ class _Connection:
     def __init__(self, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES) -> None:
         self.max_frame_bytes = max_frame_bytes
         self.state = ConnectionState.VERSION_1
+        self.version = 1
+        """The protocol version that is spoken now: 1 or 2."""
         self._decoder = FrameDecoder(max_frame_bytes)
         self._calls = _Calls()
-
-    @property
-    def version(self) -> int:
-        """The protocol version that is spoken now: 1 or 2."""
-        return PROTOCOL_VERSION if self.state is ConnectionState.VERSION_2 else 1
 
     @property
     def open_calls(self) -> int:
@@ -207,6 +211,7 @@ class _Connection:
                 ErrorCode.PROTOCOL_VIOLATION, f"{step} is not legal on a connection that is {self.state}"
             )
         self.state = following
+        self.version = PROTOCOL_VERSION if following is ConnectionState.VERSION_2 else 1
 
     def _to_frame(self, payload: bytes) -> bytes:
         if len(payload) > self.max_frame_bytes:
@@ -218,13 +223,13 @@ class _Connection:
             )
         return pack_header(len(payload)) + payload
 
-    def _from_frame(self, frame: bytes | bytearray | OversizedFrame) -> Any:
-        """Return the JSON value in a frame.
+    def _from_frame(self, frame: bytes | bytearray | OversizedFrame, read: Callable[[bytes | bytearray], T]) -> T:
+        """Return what `read` makes of the bytes in a frame.
 
         Raises:
-            RemoteProtocolError: `frame_too_large`, `invalid_frame` or `invalid_json`.
+            RemoteProtocolError: `frame_too_large`, `invalid_frame` or `invalid_json`, or what `read` raises.
         """
-        if isinstance(frame, OversizedFrame):
+        if type(frame) is OversizedFrame:
             raise RemoteProtocolError(
                 ErrorCode.FRAME_TOO_LARGE,
                 f"the frame announces {frame.length} bytes, the limit is {self.max_frame_bytes}; its body is skipped",
@@ -234,7 +239,7 @@ class _Connection:
         if not frame:
             raise RemoteProtocolError(ErrorCode.INVALID_FRAME, "the frame is empty")
         try:
-            return codec.decode(frame)
+            return read(frame)  # type: ignore[arg-type]  # bytes or bytearray, as the first test says
         except codec.InvalidJSONError as error:
             raise RemoteProtocolError(ErrorCode.INVALID_JSON, str(error)) from None
 
@@ -255,17 +260,31 @@ class ClientConnection(_Connection):
             LocalProtocolError: the id is in use, the connection is closed, the frame is too large, or an argument has
                 no JSON form (`invalid_argument`); the call then was not begun.
         """
-        if self.state is ConnectionState.CLOSED:
+        return self._send(request.id, request.command, request_to_object(request), stream=request.stream)
+
+    def send_call(self, id: MessageId, command: str, args: dict[str, Any], deadline_ms: float | None) -> bytes:
+        """Return the bytes of a request that has nothing but these fields, which is what most calls are.
+
+        Raises:
+            LocalProtocolError: as `send_request`.
+        """
+        message: JSONObject = {"id": id, "command": command, "args": args}
+        if deadline_ms is not None:
+            message["deadline_ms"] = deadline_ms
+        return self._send(id, command, message, stream=False)
+
+    def _send(self, id: MessageId, command: str, message: JSONObject, *, stream: bool) -> bytes:
+        if self.state is _CLOSED:
             raise LocalProtocolError(ErrorCode.PROTOCOL_VIOLATION, "the connection is closed")
-        if not self._calls.begin(request.id, stream=request.stream):
-            raise LocalProtocolError(ErrorCode.PROTOCOL_VIOLATION, f"call {request.id!r} is open already")
+        if not self._calls.begin(id, stream=stream):
+            raise LocalProtocolError(ErrorCode.PROTOCOL_VIOLATION, f"call {id!r} is open already")
         try:
-            return self._to_frame(codec.encode_request(request_to_object(request)))
+            return self._to_frame(codec.encode_request(message))
         except codec.NotSerializableError as error:
-            self._calls.finish(request.id)
-            raise LocalProtocolError(ErrorCode.INVALID_ARGUMENT, f"{request.command}: {error}") from None
+            self._calls.finish(id)
+            raise LocalProtocolError(ErrorCode.INVALID_ARGUMENT, f"{command}: {error}") from None
         except LocalProtocolError:
-            self._calls.finish(request.id)
+            self._calls.finish(id)
             raise
 
     def receive_data(self, data: bytes) -> list[WorkerMessage]:
@@ -284,8 +303,8 @@ class ClientConnection(_Connection):
         return messages
 
     def _receive_frame(self, frame: bytes | bytearray | OversizedFrame) -> WorkerMessage:
-        message = worker_message_from_object(self._from_frame(frame))
-        if isinstance(message, Event):
+        message = worker_message_from_object(self._from_frame(frame, codec.decode))
+        if type(message) is Event:
             self._check_event(message)
         elif message.id is not None and not self._calls.finish(message.id):
             raise _breach(f"a reply came for call {message.id!r}, which is not open")
@@ -317,6 +336,14 @@ class WorkerConnection(_Connection):
         """Take bytes from the client and return what they complete, in order. Never raises."""
         return [self._receive_frame(frame) for frame in self._decoder.receive_data(data)]
 
+    def send_result(self, id: MessageId, result: Any, timestamp: float) -> bytes:
+        """Return the bytes of a successful reply.
+
+        Raises:
+            LocalProtocolError: as `send`.
+        """
+        return self._send_reply(id, {"id": id, "success": True, "result": result, "timestamp": timestamp})
+
     def send(self, message: WorkerMessage) -> bytes:
         """Return the bytes of a reply, a failed reply or an event made by `event`.
 
@@ -324,14 +351,14 @@ class WorkerConnection(_Connection):
             LocalProtocolError: nothing of the kind is legal for that call now, or the frame is too large. In the
                 latter case the call stays open, so that a shorter error can be sent for it.
         """
-        if isinstance(message, Event):
+        if isinstance(message, Event) or message.id is None:  # no id: it answers bytes that no call could be read from
             return self._to_frame(codec.encode(worker_message_to_object(message)))
-        id = message.id
-        if id is None:  # answers bytes that no call could be read from
-            return self._to_frame(codec.encode(worker_message_to_object(message)))
+        return self._send_reply(message.id, worker_message_to_object(message))
+
+    def _send_reply(self, id: MessageId, message: JSONObject) -> bytes:
         if not self.lenient and id not in self._calls:
             raise LocalProtocolError(ErrorCode.PROTOCOL_VIOLATION, f"call {id!r} is not open")
-        data = self._to_frame(codec.encode(worker_message_to_object(message)))
+        data = self._to_frame(codec.encode(message))
         if not self.lenient or is_message_id(id):
             self._calls.finish(id)
         return data
@@ -349,20 +376,20 @@ class WorkerConnection(_Connection):
 
     def _receive_frame(self, frame: bytes | bytearray | OversizedFrame) -> Request | Malformed:
         try:
-            return self._receive_object(self._from_frame(frame))
+            if self.lenient and self.version == 1:
+                return self._receive_leniently(self._from_frame(frame, codec.decode))
+            return self._begin(self._from_frame(frame, request_from_json))
         except RemoteProtocolError as error:
             return Malformed(error, error.details.get("id"))
 
-    def _receive_object(self, message: Any) -> Request:
-        if type(message) is not dict:
-            raise RemoteProtocolError(
-                ErrorCode.INVALID_JSON, f"a request is a JSON object, this is {json_type(message)}"
-            )
-        if self.lenient and self.version == 1:
+    def _receive_leniently(self, message: Any) -> Request:
+        if type(message) is dict:
             lenient_request = _lenient_request(message)
             if not lenient_request.is_extended:
                 return self._begin_lenient(lenient_request)
-        request = request_from_object(message)
+        return self._begin(request_from_object(message))
+
+    def _begin(self, request: Request) -> Request:
         if not self._calls.begin(request.id, stream=request.stream):
             text = f"call {request.id!r} is still open; an id may be used again after its reply"
             raise RemoteProtocolError(ErrorCode.INVALID_REQUEST, text, id=request.id)

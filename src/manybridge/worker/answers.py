@@ -42,14 +42,14 @@ class Answers:
         self._loader = loader
         self._runner = runner
 
-    def finish(self, call: WorkerCall, result: Any, failure: BaseException | None, *, hold: bool) -> None:
-        """Answer a call whose code has run."""
+    def finish(self, call: WorkerCall, result: Any, failure: BaseException | None) -> None:
+        """Answer a call whose code has run, and that was stopped or failed."""
         if call.stop_reason is not None:
             self.stopped(call, result)
         elif failure is not None:
             self.failed(call, failure)
-        else:
-            self.succeeded(call, result, hold=hold)
+        else:  # its cancellation came after we were asked
+            self.succeeded(call, result)
 
     def succeeded(self, call: WorkerCall, result: Any, *, hold: bool = False) -> None:
         """Answer with a result."""

@@ -64,7 +64,7 @@ class WorkerCall:
     _answered = False
     _reports_itself = False
 
-    def __init__(self, request: Request, *, extended: bool, outbox: Outbox, host_calls: HostCalls) -> None:
+    def __init__(self, request: Request, extended: bool, outbox: Outbox, host_calls: HostCalls) -> None:
         self.request = request
         self.extended = extended
         """Whether the caller speaks version 2 for this call."""

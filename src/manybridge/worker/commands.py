@@ -17,15 +17,12 @@ from manybridge.worker.interrupt import Terminated
 from manybridge.worker.loader import READY, Loader, LoadState
 from manybridge.worker.resources import ResourceTable
 
-
-def common_operation(command: str) -> str | None:
-    """The operation of a `common:*` command, also where a version 1 client left the namespace out; else None."""
-    return _COMMON_OPERATIONS.get(command)
-
-
 _COMMON_OPERATIONS: Final = {f"{COMMON}:{name}": name for name in COMMON_COMMANDS} | {
     name: name for name in COMMON_COMMANDS
 }
+
+common_operation: Final[Callable[[str], str | None]] = _COMMON_OPERATIONS.get
+"""The operation of a `common:*` command, also where a version 1 client left the namespace out; else None."""
 
 
 class CommandRunner:

@@ -75,20 +75,19 @@ class Intake:
 
     def _dispatch(self, call: WorkerCall) -> None:
         command = call.request.command
-        if self.is_plain(command):
-            if self.version1 is not None and self.version1.may_answer_now(command):
+        if self.version1 is not None and self.is_plain(command):
+            if self.version1.may_answer_now(command):
                 self._serve(call)
                 return
-        elif self._answer_at_once(call):
+        elif (operation := common_operation(command)) is not None and self._answer_at_once(call, operation):
             return
         if self.closing:
             self._answers.refused(call)
         else:
             self._enqueue(call)
 
-    def _answer_at_once(self, call: WorkerCall) -> bool:
-        operation = common_operation(call.request.command)
-        handler = None if operation is None else self._control.find(operation)
+    def _answer_at_once(self, call: WorkerCall, operation: str) -> bool:
+        handler = self._control.find(operation)
         if handler is None:
             return False
         call.claim(RUNNING)

@@ -27,6 +27,8 @@ from time import monotonic
 from types import TracebackType
 from typing import Final, Self
 
+from manybridge.protocol.spinning import SPIN_SECONDS, AdaptiveSpin
+
 TAKEOVER_SECONDS: Final = 0.005
 """User code that runs longer than this gets a reader beside it. Python hands the interpreter over every 5 ms, so a
 shorter time could not be kept anyway."""
@@ -78,6 +80,10 @@ class Lane:
         self._in_frame = in_frame
         self._nudged = nudged
         self._failed = failed
+        self._read_bytes = READ_BYTES
+        self._spin = AdaptiveSpin()
+        self._poller = select.poll()
+        self._poller.register(fd, select.POLLIN)
         self._gate = threading.Lock()
         self._busy = False
         self._section = 0  # counts busy sections, so that the watch can tell a long one from many short ones
@@ -94,7 +100,18 @@ class Lane:
 
     def read_once(self) -> bool:
         """Wait for input and receive it. For the main thread while it runs no user code. False at the end."""
+        if self._spin.is_worth_it():
+            self._look_out()
         return self._read()
+
+    def _look_out(self) -> None:
+        """Wait awake for a moment: a client that takes turns with us answers at once."""
+        until = monotonic() + SPIN_SECONDS
+        while not self._poller.poll(0):
+            if monotonic() >= until:
+                self._spin.was_in_vain()
+                return
+        self._spin.paid()
 
     def __enter__(self) -> Self:
         """Begin a busy section: the main thread runs user code and can't read."""
@@ -223,8 +240,9 @@ class Lane:
             return b""
 
     def _read(self) -> bool:
+        size = self._read_bytes
         try:
-            data = os.read(self._fd, LARGE_READ_BYTES if self._in_frame() else READ_BYTES)
+            data = os.read(self._fd, size)
         except OSError:  # reset by its client, or a terminal that hung up: there is nothing more to read
             data = b""
         if not data:
@@ -232,4 +250,6 @@ class Lane:
             self._end_of_input()
             return False
         self._receive(data)
+        if len(data) == size or size != READ_BYTES:
+            self._read_bytes = LARGE_READ_BYTES if self._in_frame() else READ_BYTES
         return True

@@ -39,7 +39,8 @@ class Lifecycle:
         self._ignore_signals = False
         self._asked = 0
         self._raised = False
-        self._pid = os.getpid()
+        self.has_forked = False
+        """Whether this process is a child that user code forked."""
         self._leave_by: float | None = None
 
     @property
@@ -106,10 +107,9 @@ class Lifecycle:
         sys.stderr.write("the worker failed:\n" + "".join(traceback.format_exception(error)))
         exit_now(1)
 
-    def leave_if_forked(self, failure: BaseException | None) -> None:
+    @staticmethod
+    def leave_fork(failure: BaseException | None) -> NoReturn:
         """End a child that user code forked and that came back from it: the parent answers the call, the child not."""
-        if os.getpid() == self._pid:
-            return
         status = 0
         if isinstance(failure, SystemExit):
             status = failure.code if isinstance(failure.code, int) else int(failure.code is not None)
@@ -129,6 +129,7 @@ class Lifecycle:
     def _after_fork(self, forked: Callable[[], None]) -> None:
         # The child must not hold the stream open after our death, write into it, or answer signals as we do: a pool of
         # processes that ends its children with SIGTERM would wait for ever for those that ignore it.
+        self.has_forked = True
         null = os.open(os.devnull, os.O_RDWR)
         for fd in self._descriptors:
             os.dup2(null, fd, inheritable=False)

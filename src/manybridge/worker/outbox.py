@@ -73,12 +73,28 @@ class Outbox:
             extended: whether the caller understands `error_info`.
             hold: the next reply follows at once, so this one may wait for it.
         """
-        self._send(Reply(id, result, time()), extended=extended, hold=hold)
+        with self._shield, self._lock:
+            timestamp = time()
+            try:
+                frame = self._connection.send_result(id, result, timestamp)
+            except Exception as error:  # noqa: BLE001  # a border: encoding runs the user's code (properties, __fspath__)
+                frame = self._instead(Reply(id, result, timestamp), error, extended)
+            # Nobody is woken for a reply that is held: the next one takes it along, and the watch, which is awake
+            # while calls run, flushes it should that one take long.
+            if hold:
+                self._hold_or_write(frame, REPLY_SECONDS)
+            else:
+                self._write(frame)
 
     def send_error(self, id: MessageId, info: ErrorInfo, *, extended: bool) -> None:
         """Send the failure of a call, with `error_info` if the caller understands it."""
         reply = ErrorReply(id, info.message, info if extended else None, time())
-        self._send(reply, extended=extended, hold=False)
+        with self._shield, self._lock:
+            try:
+                frame = self._connection.send(reply)
+            except Exception as error:  # noqa: BLE001  # a border, see send_result
+                frame = self._instead(reply, error, extended)
+            self._write(frame)
 
     def send_malformed(self, id: MessageId | None, info: ErrorInfo) -> None:
         """Answer what is no request, and so no call of the connection's, although it may have had an id."""
@@ -132,25 +148,11 @@ class Outbox:
         self._held.clear()
         self._held_bytes = 0
 
-    def _send(self, reply: Reply | ErrorReply, *, extended: bool, hold: bool) -> None:
-        with self._shield, self._lock:
-            frame = self._reply_frame(reply, extended)
-            # Nobody is woken for a reply that is held: the next one takes it along, and the watch, which is awake
-            # while calls run, flushes it should that one take long.
-            if hold:
-                self._hold_or_write(frame, REPLY_SECONDS)
-            else:
-                self._write(frame)
-
-    def _reply_frame(self, reply: Reply | ErrorReply, extended: bool) -> bytes:
-        try:
-            return self._connection.send(reply)
-        except LocalProtocolError as error:
-            if error.code is not ErrorCode.FRAME_TOO_LARGE:
-                raise
-            instead = _in_its_place(reply, _failure(error), extended)
-        except Exception as error:  # noqa: BLE001  # a border, see send_event
-            instead = _in_its_place(reply, _failure(error), extended)
+    def _instead(self, reply: Reply | ErrorReply, error: Exception, extended: bool) -> bytes:
+        """The frame that says why a reply can't be sent."""
+        if isinstance(error, LocalProtocolError) and error.code is not ErrorCode.FRAME_TOO_LARGE:
+            raise error
+        instead = _in_its_place(reply, _failure(error), extended)
         try:
             return self._connection.send(instead)
         except LocalProtocolError:  # its id alone is over the limit

@@ -137,15 +137,16 @@ class Runtime:
                     return
                 with self._lane:
                     self.calls.wait_for_change(LOOK_SECONDS)
-            elif self._load_requested and self.loader.state is LoadState.STARTING:
+            elif self._load_requested and self.loader.state is STARTING:
                 with self._lane:
                     self._load()
             else:
                 self._lane.read_once()
 
     def _drain_queue(self) -> None:
-        while self._queue and not self._lifecycle.terminating:
-            call = self._queue.popleft()
+        queue, lifecycle = self._queue, self._lifecycle
+        while queue and not lifecycle.terminating:
+            call = queue.popleft()
             try:
                 self._take(call)
             except Cancelled:  # an interrupt that fell between two statements of ours
@@ -232,8 +233,7 @@ class Runtime:
     # ------------------------------------------------------------------ input, on the reader's thread
 
     def _new_call(self, request: Request) -> WorkerCall:
-        extended = self.connection.version > 1 or request.is_extended
-        return WorkerCall(request, extended=extended, outbox=self._outbox, host_calls=self.host_calls)
+        return WorkerCall(request, self.connection.version > 1 or request.is_extended, self._outbox, self.host_calls)
 
     def _enqueue(self, call: WorkerCall) -> None:
         self.calls.add(call)
@@ -280,16 +280,20 @@ class Runtime:
         call.started_at = begun
         result, failure = self._run(call)
         self._last_duration = monotonic() - begun
-        hold = self._last_duration < SHORT_CALL_SECONDS and self._next_is_alike(call)
-        self.answers.finish(call, result, failure, hold=hold)
+        if failure is None and call.stop_reason is None:
+            hold = self._last_duration < SHORT_CALL_SECONDS and self._next_is_alike(call)
+            self.answers.succeeded(call, result, hold=hold)
+        else:
+            self.answers.finish(call, result, failure)
         self._request_load()
 
     def _next_is_alike(self, call: WorkerCall) -> bool:
         # A held reply is lost if the next call ends the process, and the host can't know then which of the two had
         # begun. Calls of one command share that risk; another command's reply is never put at it.
+        queue = self._queue
         try:
-            return self._queue[0].request.command == call.request.command
-        except IndexError:
+            return bool(queue) and queue[0].request.command == call.request.command
+        except IndexError:  # this is a thread of the pool, and the main thread took the next call just now
             return False
 
     def _run(self, call: WorkerCall) -> tuple[Any, BaseException | None]:
@@ -300,7 +304,12 @@ class Runtime:
         try:
             try:
                 self._interrupter.arm(call)
-                result = self._perform(call)
+                request = call.request
+                call.plain = self.intake.is_plain(request.command)
+                if call.plain or ":" not in request.command:
+                    result = self._perform_deprecated(call)
+                else:
+                    result = self.runner.run(call, request.command, request.args)
             finally:
                 self._interrupter.disarm()
         except Terminated:
@@ -308,19 +317,16 @@ class Runtime:
         except BaseException as error:  # noqa: BLE001  # whatever user code raises
             self._interrupter.disarm()
             failure = error
-        running_call.set(None)
-        self._lifecycle.leave_if_forked(failure)
+        if self._lifecycle.has_forked:
+            self._lifecycle.leave_fork(failure)
         return result, failure
 
-    def _perform(self, call: WorkerCall) -> Any:
-        request = call.request
-        call.plain = self.intake.is_plain(request.command)
-        if call.plain or ":" not in request.command:
-            self.answers.counters.deprecated += 1
+    def _perform_deprecated(self, call: WorkerCall) -> Any:
+        self.answers.counters.deprecated += 1
         if call.plain:
             assert self.intake.version1 is not None
             return self.intake.version1.perform(call)
-        return self.runner.run(call, request.command, request.args)
+        return self.runner.run(call, call.request.command, call.request.args)
 
     # ------------------------------------------------------------------ the clock, on the watch thread
 
