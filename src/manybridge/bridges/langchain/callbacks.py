@@ -6,8 +6,10 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
+from manybridge.bridge import BridgeError
 from manybridge.bridges.langchain.calls import RunningCall
 from manybridge.bridges.langchain.messages import to_json
+from manybridge.protocol.errors import ErrorCode
 
 
 class CallEvents:
@@ -43,7 +45,9 @@ class CallEvents:
         model = self._models.pop(run_id, "model")
         for generations in response.generations:
             for generation in generations:
-                self.call.usage.add(model, getattr(getattr(generation, "message", None), "usage_metadata", None))
+                message = getattr(generation, "message", None)
+                self.call.usage.add(model, getattr(message, "usage_metadata", None))
+                _check_end(model, message)
 
     async def on_llm_error(self, error: BaseException, *, run_id: UUID, **_more: Any) -> None:
         """A model failed."""
@@ -82,6 +86,18 @@ class CallEvents:
     def _warn(self, what: str, error: BaseException) -> None:
         if isinstance(error, Exception):
             self.call.ctx.log(f"{what} failed: {type(error).__name__}", "warning")
+
+
+def _check_end(model: str, message: Any) -> None:
+    """Refuse half an answer: a proxy may end a stream in good order whose provider was cut off.
+
+    OpenAI says in its last event why it ended; other providers may say it otherwise or not at all.
+    """
+    facts = getattr(message, "response_metadata", {})
+    if message is not None and model.startswith("openai:") and not {"finish_reason", "status"} & set(facts):
+        raise BridgeError(
+            ErrorCode.PROVIDER_UNAVAILABLE, "the model's stream ended before the model said that it was done"
+        )
 
 
 @cache

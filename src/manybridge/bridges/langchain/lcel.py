@@ -161,7 +161,7 @@ def _read_model(given: Any, path: str, _depth: int) -> Node:
         return ModelNode(path, None if given is None else {"model": given})
     if not isinstance(given, Mapping):
         raise expected(path, "'provider:model', an object of settings, or null", given)
-    tools = given.get("tools") or []
+    tools = [] if given.get("tools") is None else given["tools"]
     if not isinstance(tools, list):
         raise expected(f"{path}.tools", "an array of tools", tools)
     settings = {name: value for name, value in given.items() if name != "tools" and value is not None}
@@ -201,7 +201,7 @@ def _read_pick(given: Any, path: str, _depth: int) -> Node:
 
 
 def _read_passthrough(given: Any, path: str, _depth: int) -> Node:
-    if given not in (True, None) and given != {}:
+    if given is not True and given is not None and given != {}:
         raise invalid(path, "takes nothing; write true")
     return PassthroughNode(path)
 

@@ -1,8 +1,9 @@
 """JSON Schema, the part that describes arguments: checked when it is given, then enforced.
 
 LangChain takes a JSON Schema for a tool's arguments, shows it to the model, and checks nothing against it. This does.
-Two rules differ from the standard, on purpose: an object that lists its properties takes no others unless it says
-`additionalProperties`, and a keyword that is not enforced here is refused when the schema is given, not ignored.
+Three rules differ from the standard, on purpose: a schema that lists properties is one of an object, also where it has
+no `type`; such an object takes no other properties unless it says `additionalProperties`; and a keyword that is not
+enforced here is refused when the schema is given, not ignored.
 """
 
 from __future__ import annotations
@@ -172,7 +173,7 @@ def _find(schema: Any, value: Any, where: str, root: Any, depth: int) -> Iterato
         return
     if "$ref" in schema:
         yield from _find(_resolve(schema["$ref"], root, where), value, where, root, depth + 1)
-    kinds = schema.get("type")
+    kinds = schema.get("type", "object" if "properties" in schema else None)
     if kinds is not None and not any(_is(value, kind) for kind in ([kinds] if isinstance(kinds, str) else kinds)):
         wanted = kinds if isinstance(kinds, str) else " or ".join(kinds)
         yield f"{where or 'value'}: expected {wanted}, found {json_type(value)}"

@@ -1,0 +1,1 @@
+"""A team's own package, whose functions an agent may use."""
