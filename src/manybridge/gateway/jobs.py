@@ -81,7 +81,7 @@ class JobCommands:
         return job.describe()
 
     async def _list(self, _request: Request, args: dict[str, Any]) -> dict[str, Any]:
-        found = self._ml.jobs(args.get("bridge"), args.get("states"), args.get("limit"))
+        found = await self._ml.list_jobs(args.get("bridge"), args.get("states"), args.get("limit"))
         return {"jobs": [job.describe() for job in found], "total_count": len(found)}
 
     async def _describe(self, _request: Request, args: dict[str, Any]) -> dict[str, Any]:

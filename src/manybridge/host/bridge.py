@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from math import inf
@@ -58,6 +58,9 @@ class AsyncMLBridge:
         self._tools = ToolRegistry()
         self._resources = ResourceTable()
         self._jobs = JobTable(self._config.limits.max_jobs)
+        self._restore: Callable[[], Awaitable[None]] | None = None
+        """Reads the jobs of the store; None once that is done."""
+        self._restoring = asyncio.Lock()
         self._tasks = TaskSet()
         self._started = False
         self._closed = False
@@ -237,6 +240,7 @@ class AsyncMLBridge:
             return known
         if type(resume) is not bool:
             raise wrong_argument("resume", "True or False", resume)
+        await self._jobs_restored()
         job = await self._jobs.add(
             pool.name,
             command,
@@ -258,17 +262,26 @@ class AsyncMLBridge:
             lambda call: pool.stop_call(call, "cancelled"),
         )
 
-    async def keep_jobs(self, store: DurableJobs, host: str) -> None:
+    async def keep_jobs(
+        self, store: DurableJobs, host: str, announce: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         """Keep jobs in a store from now on, and go on with what a host before this one left there.
 
         Args:
-            store: opened; this host is announced there.
+            store: opened.
             host: this host's id there.
+            announce: makes sure that this host counts as living there; None where that is done.
 
         Raises:
-            StoreError: it can't be read.
+            StoreError: it can't be read. It is read again when somebody next asks for a job.
         """
-        for record in await self._jobs.attach(store, host):
+        self._restore = partial(self._restore_jobs, store, host, announce)
+        await self._jobs_restored()
+
+    async def _restore_jobs(
+        self, store: DurableJobs, host: str, announce: Callable[[], Awaitable[None]] | None
+    ) -> None:
+        for record in await self._jobs.attach(store, host, announce):
             try:
                 pool = self.pool(record.bridge)
             except RegistryError:
@@ -278,10 +291,18 @@ class AsyncMLBridge:
             job.note("the host that ran this job has ended; it runs again from its beginning")
             self._begin_job(job, pool, CallOptions(session=record.session))
 
+    async def _jobs_restored(self) -> None:
+        """Wait until the jobs of the store are known here."""
+        if self._restore is not None:
+            async with self._restoring:
+                if self._restore is not None:
+                    await self._restore()
+                    self._restore = None
+
     def jobs(
         self, bridge: str | None = None, states: Collection[str] | str | None = None, limit: int | None = None
     ) -> list[AsyncJob]:
-        """Return the jobs that are remembered, oldest first.
+        """Return the jobs that are known by now, oldest first. `list_jobs` waits until the store was read.
 
         Args:
             bridge: only of this one; None of all.
@@ -290,16 +311,25 @@ class AsyncMLBridge:
         """
         return self._jobs.list(maybe_name(bridge, "bridge"), states, limit)
 
+    async def list_jobs(
+        self, bridge: str | None = None, states: Collection[str] | str | None = None, limit: int | None = None
+    ) -> list[AsyncJob]:
+        """Return the jobs that are remembered, oldest first; also those of earlier hosts."""
+        await self._jobs_restored()
+        return self.jobs(bridge, states, limit)
+
     def get_job(self, id: str) -> AsyncJob:
-        """Return a job that is remembered by its id."""
+        """Return a job that is known by now, by its id. `find_job` waits until the store was read."""
         return self._jobs.get(id)
 
     async def find_job(self, id: str) -> AsyncJob:
-        """Return a job by its id; one that another host has put into the store as well."""
+        """Return a job by its id; also one of an earlier host, or of another one with the same store."""
+        await self._jobs_restored()
         return await self._jobs.find(id)
 
     async def delete_job(self, id: str) -> None:
         """Forget a job that has ended, with its events and its result."""
+        await self._jobs_restored()
         await self._jobs.delete(id)
 
     # ------------------------------------------------------------------ resources

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -49,11 +49,13 @@ class JobJournal:
     Args:
         store: where to.
         host: the id of this host, as records name it.
+        announce: makes sure that this host counts as living there; None where that is done.
     """
 
-    def __init__(self, store: JournalStore, host: str) -> None:
+    def __init__(self, store: JournalStore, host: str, announce: Callable[[], Awaitable[None]] | None = None) -> None:
         self.store = store
         self.host = host
+        self._announce = announce
         self._dirty: dict[str, LiveJob] = {}
         self._finishing: dict[str, Callable[[], None]] = {}
         self._events = 0
@@ -72,7 +74,17 @@ class JobJournal:
         Raises:
             ManybridgeError: the store can't.
         """
+        await self.announce()
         await self.store.save_job(job.record())
+
+    async def announce(self) -> None:
+        """Have this host count as living: a job of one that does not is interrupted.
+
+        Raises:
+            ManybridgeError: the store can't.
+        """
+        if self._announce is not None:
+            await self._announce()
 
     def changed(self, job: LiveJob) -> None:
         """Its state is another one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
@@ -46,12 +46,15 @@ class JobTable:
 
     # ------------------------------------------------------------------ the store
 
-    async def attach(self, store: DurableJobs, host: str) -> list[JobRecord]:
-        """Keep jobs in a store from now on, and learn what it has.
+    async def attach(
+        self, store: DurableJobs, host: str, announce: Callable[[], Awaitable[None]] | None = None
+    ) -> list[JobRecord]:
+        """Keep jobs in a store from now on, and learn what it has. May be called again where it failed.
 
         Args:
-            store: opened and announced.
+            store: opened.
             host: this host's id there.
+            announce: makes sure that this host counts as living there; None where that is done.
 
         Returns:
             The interrupted jobs that are to be run again, and are this host's now. All others are marked as failed.
@@ -59,11 +62,13 @@ class JobTable:
         Raises:
             StoreError: it can't be read.
         """
-        self._store, self._journal = store, JobJournal(store, host)
+        self._store, self._journal = store, self._journal or JobJournal(store, host, announce)
         living = await store.living_hosts()
         records = {each.id: each for each in await store.list_jobs(limit=self._max_jobs)}
         records |= {each.id: each for each in await store.list_jobs(states=OPEN_STATES, limit=MOST_OPEN)}
         again: list[JobRecord] = []
+        if any(not is_final(record) and record.host not in living for record in records.values()):
+            await self._journal.announce()
         for record in sorted(records.values(), key=lambda each: each.created_at):
             if is_final(record) or (record.host in living and record.host != host):
                 self._jobs[record.id] = StoredJob(record, store)

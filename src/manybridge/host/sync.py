@@ -174,7 +174,7 @@ class MLBridge:
         self, bridge: str | None = None, states: Collection[str] | str | None = None, limit: int | None = None
     ) -> list[Job]:
         """Return the jobs that are remembered, oldest first; of one bridge, in some states, the newest `limit`."""
-        return [Job(self._run, job) for job in self._bridge.jobs(bridge, states, limit)]
+        return [Job(self._run, job) for job in self._run(self._bridge.list_jobs(bridge, states, limit))]
 
     def get_job(self, id: str) -> Job:
         """Return a job by its id; one that another host has put into the store as well."""
