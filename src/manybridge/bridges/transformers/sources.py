@@ -6,6 +6,7 @@ the network on the way, and its errors name neither row nor column. Errors here 
 
 from __future__ import annotations
 
+import glob
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -147,9 +148,10 @@ class Folders:
 
 def _expand(start: Path) -> list[Path]:
     """The files that a path names, links followed, so that a link out of a folder is outside."""
-    if not any(character in start.name for character in "*?["):
+    if not any(character in str(start) for character in "*?["):
         return [start.resolve()] if start.is_file() else []
-    return [path.resolve() for path in sorted(start.parent.glob(start.name)) if path.is_file()]
+    found = [Path(name) for name in glob.glob(str(start), recursive=True)]  # noqa: PTH207  # Path.glob wants a base
+    return [path.resolve() for path in sorted(found) if path.is_file()]
 
 
 def table_from_files(paths: Sequence[Path], file_format: FileFormat | None, text_by: TextBy) -> Any:
