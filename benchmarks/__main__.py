@@ -12,7 +12,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import calls, footprint, overhead, recovery, startup
+from benchmarks import calls, footprint, overhead, recovery, startup, streaming
 from benchmarks.facts import facts
 from benchmarks.plot import plot
 from benchmarks.readme import update_readme
@@ -22,6 +22,7 @@ RESULTS: Final = Path(__file__).parent / "results"
 
 SUITES: Final[dict[str, Callable[[], dict[str, Any]]]] = {
     "calls": calls.run,
+    "streaming": streaming.run,
     "startup": startup.run,
     "recovery": recovery.run,
     "overhead": overhead.run,

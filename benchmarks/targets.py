@@ -50,6 +50,19 @@ TARGETS: Final = (
         for size in ("100 B", "100 KB", "10 MB")
     ),
     Target(
+        "what the host adds to the first chunk of a stream",
+        lambda r: r["streaming"]["first_chunk"]["p50_us"] / 1000,
+        1.0,
+        unit="ms",
+    ),
+    Target(
+        "chunks a second from one worker",
+        lambda r: r["streaming"]["chunks_per_s"],
+        10_000,
+        at_least=True,
+        unit="/s",
+    ),
+    Target(
         "pool of 4 DSPy workers against a pool of 1",
         lambda r: r["startup"]["dspy zygote"]["4"]["times_one_worker"],
         1.5,
