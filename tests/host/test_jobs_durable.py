@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from manybridge.errors import CallError, ClosedError, ManybridgeError, StoreError
+from manybridge.errors import CallError, ClosedError, StoreError
 from manybridge.host.bridge import AsyncMLBridge
 from manybridge.host.jobs import AsyncJob, JobState
 from manybridge.store.base import Store
@@ -199,18 +199,43 @@ async def test_a_host_that_closes_leaves_what_may_run_again_to_the_next(store: S
 
 
 async def test_a_job_of_another_living_host_can_be_watched(store: Store, start: HostStarter) -> None:
-    """State, progress, events and result come through the store; stopping it is its own host's."""
+    """State, progress, events and result come through the store."""
     first = await start(store, "host-1")
     job = await first.submit("mock", "progress", {"steps": 30, "delay": 0.02})
     second = await start(store, "host-2")
     seen = await second.find_job(job.id)
 
-    with pytest.raises(ManybridgeError, match="another host") as caught:
-        await seen.cancel()
-    assert caught.value.code == "not_supported"
     assert await seen.wait(0.01) is False
     assert [data["current"] for data in await events_of(seen)] == list(range(1, 31))
     assert await seen.result(10) == {"steps": 30}
+
+
+async def test_a_job_of_another_living_host_can_be_cancelled(store: Store, start: HostStarter) -> None:
+    """Asked through the store; its host looks once a second. No reader of its events sees the request."""
+    first = await start(store, "host-1")
+    job = await first.submit("mock", "progress", {"steps": 1000, "delay": 0.02})
+    second = await start(store, "host-2")
+    seen = await second.find_job(job.id)
+
+    assert await seen.cancel()
+    assert (seen.state, job.state) == (JobState.CANCELLED, JobState.CANCELLED)
+    assert not await seen.cancel()
+    events = [event async for event in seen.events()]
+    assert [event.seq for event in events] == list(range(len(events)))
+
+
+async def test_who_waits_for_a_job_of_another_host_learns_that_the_host_died(store: Store, start: HostStarter) -> None:
+    """It does not wait for ever."""
+    await store.announce_host(this_host("other"), LEASE)
+    await store.save_job(left_behind(host="other"))
+    ml = await start(store)
+    job = ml.get_job("job-1")
+    assert await job.wait(0.01) is False
+    await store.retire_host("other")
+
+    assert await job.wait(5)
+    assert job.error is not None
+    assert job.error.details["interrupted"]
 
 
 async def test_events_that_memory_let_go_are_read_from_the_store(store: Store, start: HostStarter) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
@@ -33,9 +34,12 @@ from manybridge.host.registry import Registry
 from manybridge.host.resources import Resource, ResourceTable
 from manybridge.host.router import Router
 from manybridge.host.sessions import Session, SessionInfo, SessionTable
+from manybridge.host.store_access import StoreAccess, locate_store
 from manybridge.host.streams import AsyncStream
 from manybridge.host.tasks import TaskSet
 from manybridge.host.tools import ToolRegistry
+
+_log = logging.getLogger("manybridge.host")
 
 
 class AsyncMLBridge:
@@ -56,7 +60,8 @@ class AsyncMLBridge:
         self._config = loaded.config
         self._registry = Registry(loaded.config, folder=loaded.path.parent if loaded.path is not None else None)
         self._tools = ToolRegistry()
-        self._resources = ResourceTable()
+        self._access = StoreAccess(locate_store(loaded))
+        self._resources = ResourceTable(self._access, self._keep_session)
         self._jobs = JobTable(self._config.limits.max_jobs)
         self._restore: Callable[[], Awaitable[None]] | None = None
         """Reads the jobs of the store; None once that is done."""
@@ -106,11 +111,13 @@ class AsyncMLBridge:
         if not self._started:
             return
         self._jobs.closing()
+        await self._router.session_keeper.flush()
         self._sessions.close_all()
         await self._pools.close(drain)
         await self._jobs.close()
         await self._router.close()
         await self._tasks.cancel()
+        await self._access.close()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -263,7 +270,12 @@ class AsyncMLBridge:
         )
 
     async def keep_jobs(
-        self, store: DurableJobs, host: str, announce: Callable[[], Awaitable[None]] | None = None
+        self,
+        store: DurableJobs,
+        host: str,
+        announce: Callable[[], Awaitable[None]] | None = None,
+        *,
+        take_over: bool = True,
     ) -> None:
         """Keep jobs in a store from now on, and go on with what a host before this one left there.
 
@@ -271,17 +283,18 @@ class AsyncMLBridge:
             store: opened.
             host: this host's id there.
             announce: makes sure that this host counts as living there; None where that is done.
+            take_over: run interrupted jobs again that are to be. A host that ends with its one call leaves them.
 
         Raises:
             StoreError: it can't be read. It is read again when somebody next asks for a job.
         """
-        self._restore = partial(self._restore_jobs, store, host, announce)
+        self._restore = partial(self._restore_jobs, store, host, announce, take_over)
         await self._jobs_restored()
 
     async def _restore_jobs(
-        self, store: DurableJobs, host: str, announce: Callable[[], Awaitable[None]] | None
+        self, store: DurableJobs, host: str, announce: Callable[[], Awaitable[None]] | None, take_over: bool
     ) -> None:
-        for record in await self._jobs.attach(store, host, announce):
+        for record in await self._jobs.attach(store, host, announce, take_over=take_over):
             try:
                 pool = self.pool(record.bridge)
             except RegistryError:
@@ -290,6 +303,13 @@ class AsyncMLBridge:
             job = self._jobs.revive(record, partial(_has_no_worker, pool), await self._jobs.next_event(record))
             job.note("the host that ran this job has ended; it runs again from its beginning")
             self._begin_job(job, pool, CallOptions(session=record.session))
+
+    async def _restore_early(self) -> None:
+        """Go on with interrupted jobs without waiting for anybody to ask for them."""
+        try:
+            await self._jobs_restored()
+        except ManybridgeError as error:
+            _log.warning("the jobs of the store can't be read; that is tried again when one is asked for: %s", error)
 
     async def _jobs_restored(self) -> None:
         """Wait until the jobs of the store are known here."""
@@ -375,8 +395,8 @@ class AsyncMLBridge:
 
     async def get_resource(self, bridge: str | None, id: str, *, session: str | None = None) -> Resource:
         """Return what is known of a resource."""
-        name = self.pool(bridge).name
-        return self._resources.find(name, checked_name(id, "id"), maybe_name(session, "session")).resource
+        pool, session = self.pool(bridge), maybe_name(session, "session")
+        return (await self._resources.find(pool, checked_name(id, "id"), session, fresh=True)).resource
 
     async def list_resources(
         self, bridge: str | None = None, type: str | None = None, *, session: str | None = None
@@ -387,7 +407,7 @@ class AsyncMLBridge:
         """
         maybe_name(type, "type")
         if bridge is None:
-            return self._resources.visible(None, type, maybe_name(session, "session"))
+            return await self._resources.visible(None, type, maybe_name(session, "session"))
         pool = self.pool(bridge)
         options = self._options(pool, None, session, None, None)
         return await self._resources.find_all(pool, {"type": type}, options)
@@ -410,6 +430,7 @@ class AsyncMLBridge:
         affinity: str = "hint",
         concurrency: str = "enqueue",
         lease: float | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> SessionInfo:
         """Make a session.
 
@@ -419,31 +440,31 @@ class AsyncMLBridge:
                 place in that worker's queue (`strict_queue`), or `session_busy` (`strict_fail_fast`).
             concurrency: what a second call at the same time gets: `enqueue`, `reject`, `interrupt`.
             lease: seconds that it lives on after its last call; the configured `session_ttl` if left out.
+            settings: plain data that is kept with it; `get_session` returns it.
         """
         self._open()
-        return self._sessions.create(id, affinity, concurrency, lease).describe()
+        kept = checked_args(settings, "settings")
+        return await self._router.session_keeper.create(id, affinity, concurrency, lease, kept)
 
     async def list_sessions(self) -> list[SessionInfo]:
         """Return the sessions, oldest first."""
         self._open()
-        return self._sessions.list()
+        return await self._router.session_keeper.list()
 
     async def get_session(self, id: str) -> SessionInfo:
         """Return what is known of a session."""
         self._open()
-        return self._sessions.get(id).describe()
+        return (await self._router.session_keeper.find(id)).describe()
 
     async def extend_session(self, id: str, lease: float | None = None) -> SessionInfo:
         """Begin a session's lease anew, with another length if one is given."""
         self._open()
-        return self._sessions.extend(id, lease).describe()
+        return await self._router.session_keeper.extend(id, lease)
 
     async def close_session(self, id: str) -> None:
         """End a session and delete what was made in it."""
         self._open()
-        session = self._sessions.get(id)
-        self._sessions.close(id)
-        await self._router.end_session(session)
+        await self._router.session_keeper.close(id)
 
     # ------------------------------------------------------------------ tools and adapters
 
@@ -564,8 +585,11 @@ class AsyncMLBridge:
         limits = self._config.limits
         self._pools = PoolSet(self._registry, self._worker_gone, self._bridge_changed, self._config.environments)
         self._sessions = SessionTable(limits.session_ttl, limits.max_sessions, self._session_expired)
-        self._router = Router(self._pools, self._sessions, self._resources, self._tools)
+        self._router = Router(self._pools, self._sessions, self._resources, self._tools, self._access)
         self._pools.start()
+        if self._access.shared:
+            self._restore = partial(self._restore_jobs, self._access.store, self._access.host, self._access.announce)
+            self._tasks.start(self._restore_early(), "jobs of the store")
 
     def pool(self, bridge: str | None) -> Pool:
         """Return the pool of a bridge. For `MLBridge` and gateways."""
@@ -609,9 +633,12 @@ class AsyncMLBridge:
 
     def _bridge_changed(self, name: str, removed: bool) -> None:
         if removed:
-            self._resources.forget_bridge(name)
+            self._tasks.start(self._resources.forget_bridge(name), f"forget the resources of {name}")
         else:
             self._resources.forget_policies(name)
+
+    async def _keep_session(self, id: str) -> None:
+        await self._router.session_keeper.needed(id)
 
     def _session_expired(self, session: Session) -> None:
         if not self._closed:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
+from manybridge.host.job_cancels import CancelWatch, without_request
 from manybridge.host.job_events import READ_AT_ONCE
 from manybridge.store.base import JobStore, KeyStore
 from manybridge.store.records import JobEvent
@@ -56,6 +57,7 @@ class JobJournal:
         self.store = store
         self.host = host
         self._announce = announce
+        self._cancels = CancelWatch(store)
         self._dirty: dict[str, LiveJob] = {}
         self._finishing: dict[str, Callable[[], None]] = {}
         self._events = 0
@@ -76,6 +78,11 @@ class JobJournal:
         """
         await self.announce()
         await self.store.save_job(job.record())
+        self.began(job)
+
+    def began(self, job: LiveJob) -> None:
+        """From now on others may ask, through the store, that it be cancelled."""
+        self._cancels.add(job)
 
     async def announce(self) -> None:
         """Have this host count as living: a job of one that does not is interrupted.
@@ -117,13 +124,14 @@ class JobJournal:
         """Return events that memory has let go; none where the store can't say."""
         try:
             async with asyncio.timeout(PATIENCE):
-                return await self.store.read_events(id, from_seq, READ_AT_ONCE)
+                return without_request(await self.store.read_events(id, from_seq, READ_AT_ONCE))
         except Exception as error:  # noqa: BLE001  # somebody else's code; the reader is told of a gap
             _log.warning("the store could not give events of job %s: %s", id, error)
             return []
 
     async def close(self) -> None:
         """Write what waits, and end."""
+        await self._cancels.close()
         self._closing = True
         self._wake.set()
         if self._task is not None:

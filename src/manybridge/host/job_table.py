@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 
 from manybridge.errors import CallError, InvalidArgumentError, ManybridgeError
 from manybridge.host.arguments import checked_name, maybe_name, wrong_argument
+from manybridge.host.job_cancels import without_request
 from manybridge.host.job_journal import JobJournal, JournalStore, claim_key
 from manybridge.host.jobs import FINAL_STATES, AsyncJob, JobState, LiveJob
 from manybridge.host.stored_jobs import StoredJob, interrupted, is_final
@@ -47,7 +48,12 @@ class JobTable:
     # ------------------------------------------------------------------ the store
 
     async def attach(
-        self, store: DurableJobs, host: str, announce: Callable[[], Awaitable[None]] | None = None
+        self,
+        store: DurableJobs,
+        host: str,
+        announce: Callable[[], Awaitable[None]] | None = None,
+        *,
+        take_over: bool = True,
     ) -> list[JobRecord]:
         """Keep jobs in a store from now on, and learn what it has. May be called again where it failed.
 
@@ -55,6 +61,7 @@ class JobTable:
             store: opened.
             host: this host's id there.
             announce: makes sure that this host counts as living there; None where that is done.
+            take_over: claim the interrupted jobs that are to be run again.
 
         Returns:
             The interrupted jobs that are to be run again, and are this host's now. All others are marked as failed.
@@ -73,7 +80,7 @@ class JobTable:
             if is_final(record) or (record.host in living and record.host != host):
                 self._jobs[record.id] = StoredJob(record, store)
             elif record.idempotent:
-                if await self._claim(store, record, host):
+                if take_over and await self._claim(store, record, host):
                     again.append(record)
                 else:
                     self._jobs[record.id] = StoredJob(record, store)
@@ -99,7 +106,7 @@ class JobTable:
         """Return the number that the next event of an interrupted job gets."""
         assert self._store is not None
         following = record.events
-        while events := await self._store.read_events(record.id, following):
+        while events := without_request(await self._store.read_events(record.id, following)):
             following = events[-1].seq + 1
         return following
 
@@ -151,6 +158,8 @@ class JobTable:
         )
         job.created_at, job.was_claimed = record.created_at, True
         self._jobs[job.id] = job
+        if self._journal is not None:
+            self._journal.began(job)
         return job
 
     async def give_up(self, record: JobRecord) -> None:

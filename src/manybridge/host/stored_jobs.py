@@ -5,20 +5,29 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from time import monotonic, time
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from manybridge.errors import ManybridgeError, error_for
+from manybridge.host.job_cancels import request_cancel, without_request
 from manybridge.host.job_events import READ_AT_ONCE, with_gaps
 from manybridge.host.jobs import FINAL_STATES, AsyncJob, JobState, checked_from_seq
 from manybridge.host.progress import JobProgress
 from manybridge.host.streams import StreamEvent
 from manybridge.protocol.errors import ErrorCode
 from manybridge.protocol.messages import ErrorInfo
-from manybridge.store.base import JobStore
+from manybridge.store.base import HostStore, JobStore
 from manybridge.store.records import JobRecord
 
 LOOK_SECONDS: Final = 0.2
 """How often a job of another host is looked at while somebody waits for it: as often as that host writes."""
+
+
+CANCEL_PATIENCE: Final = 15.0
+"""Seconds that another host has to stop a job: it looks once a second, and the longest ladder takes a few."""
+
+
+class StoredJobs(JobStore, HostStore, Protocol):
+    """What of a store is needed to follow a job."""
 
 
 class StoredJob(AsyncJob):
@@ -29,7 +38,7 @@ class StoredJob(AsyncJob):
         store: asked for events and news.
     """
 
-    def __init__(self, record: JobRecord, store: JobStore) -> None:
+    def __init__(self, record: JobRecord, store: StoredJobs) -> None:
         self._store = store
         self.id = record.id
         self.bridge = record.bridge
@@ -77,28 +86,34 @@ class StoredJob(AsyncJob):
         return True
 
     async def look(self) -> None:
-        """Read its record again; one that was deleted stays as it was last."""
-        if not self.done and (record := await self._store.get_job(self.id)) is not None:
-            self._learn(record)
+        """Read its record again, and see whether its host lives. One that was deleted stays as it was last."""
+        if self.done or (record := await self._store.get_job(self.id)) is None:
+            return
+        if not is_final(record) and not record.idempotent and record.host not in await self._store.living_hosts():
+            record = interrupted(record)
+        self._learn(record)
 
     async def cancel(self) -> bool:
-        """Stop nothing: a host stops only what it runs.
+        """Ask its host to stop it, and wait until that is done.
 
         Raises:
-            ManybridgeError: `not_supported`, where it has not ended.
+            ManybridgeError: `timeout`: its host has not answered; the request stays.
         """
         await self.look()
         if self.done:
             return False
-        text = f"job {self.id} is run by another host ({self.host}); cancel it there"
-        raise ManybridgeError(text, code=ErrorCode.NOT_SUPPORTED, details={"job": self.id, "host": self.host})
+        await request_cancel(self._store, self.id)
+        if not await self.wait(CANCEL_PATIENCE):
+            text = f"the host that runs job {self.id} has not stopped it within {CANCEL_PATIENCE:g} s; it was asked to"
+            raise ManybridgeError(text, code=ErrorCode.TIMEOUT, details={"job": self.id, "host": self.host})
+        return self.state is JobState.CANCELLED
 
     async def take_events(self, from_seq: int, *, wait: bool = True) -> list[StreamEvent]:
         """Return events from the store."""
         checked_from_seq(from_seq)
         while True:
             was_done = self.done  # asked before the events: what comes after the end is nothing
-            events = await self._store.read_events(self.id, from_seq, READ_AT_ONCE)
+            events = without_request(await self._store.read_events(self.id, from_seq, READ_AT_ONCE))
             if events or was_done or not wait:
                 return with_gaps(from_seq, events)
             await asyncio.sleep(LOOK_SECONDS)
