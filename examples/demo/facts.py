@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
+
 _ASK = """
 import importlib.metadata, json, platform
 found = {each.name: each.version for each in importlib.metadata.distributions()}
@@ -29,6 +31,21 @@ def environment_of(interpreter: Path) -> Environment:
     """Ask an interpreter what it has."""
     answer = subprocess.run([interpreter, "-I", "-c", _ASK], capture_output=True, text=True, check=True, timeout=30)
     return Environment(**json.loads(answer.stdout))
+
+
+def refused_version(interpreter: Path, package: str, others: dict[str, str], dependency: str) -> str:
+    """Say what a package of one environment demands of a dependency that another environment does not give.
+
+    Returns:
+        The requirement, for example `openai<3.0.0,>=2.20.0`; empty where the other environment's version would do.
+    """
+    ask = f"import importlib.metadata; print(*importlib.metadata.requires({package!r}), sep=chr(10))"
+    answer = subprocess.run([interpreter, "-I", "-c", ask], capture_output=True, text=True, check=True, timeout=30)
+    wanted = [Requirement(line) for line in answer.stdout.splitlines()]
+    for each in wanted:
+        if each.name == dependency and (each.marker is None or each.marker.evaluate({"extra": ""})):
+            return "" if each.specifier.contains(others[dependency]) else f"{each.name}{each.specifier}"
+    return ""
 
 
 def workers(ml: Any, bridge: str) -> list[dict[str, Any]]:

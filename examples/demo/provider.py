@@ -24,20 +24,30 @@ PROVIDERS = {
 
 LOCAL_MODEL = "openai/local-rules"
 
+PLUGGED = "openai"
+"""The provider whose plug-in the environment of LangChain has; with another provider's key its model stays local."""
+
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """Who answers. `options` are those of the DSPy bridge."""
+    """Who answers. Options and variables are those of the DSPy bridge and of the LangChain bridge."""
 
     label: str
     is_local: bool
     options: dict[str, Any]
+    langchain_options: dict[str, Any]
     required_env: list[str] = field(default_factory=list)
 
     def configure(self) -> None:
         """Override the configuration file through the environment, as an operator would."""
-        os.environ["MANYBRIDGE__BRIDGES__DSPY__OPTIONS"] = json.dumps(self.options)
-        os.environ["MANYBRIDGE__BRIDGES__DSPY__REQUIRED_ENV"] = json.dumps(self.required_env)
+        variables = [name for name in self.required_env if name == self.langchain_options.get("api_key_env")]
+        for key, value in {
+            "DSPY__OPTIONS": self.options,
+            "DSPY__REQUIRED_ENV": self.required_env,
+            "LANGCHAIN__OPTIONS": self.langchain_options,
+            "LANGCHAIN__REQUIRED_ENV": variables,
+        }.items():
+            os.environ[f"MANYBRIDGE__BRIDGES__{key}"] = json.dumps(value)
 
 
 @contextmanager
@@ -49,13 +59,16 @@ def chosen_provider(*, force_local: bool, model: str | None = None) -> Iterator[
         model: `provider/model` in the place of the small one; its provider's key must be set.
     """
     variable = next((name for name in PROVIDERS if os.environ.get(name) and _serves(name, model)), None)
-    if variable is None or force_local:
-        with LocalLLM() as server:
+    with LocalLLM() as server:
+        local = {"model": LOCAL_MODEL.replace("/", ":"), "base_url": server.openai_base, "api_key": "not-needed"}
+        if variable is None or force_local:
             options = {"model": LOCAL_MODEL, "api_base": server.openai_base, "api_key": "not-needed"}
-            yield Provider("local, rule based: not a model", is_local=True, options=options)
-        return
-    name = model or PROVIDERS[variable]
-    yield Provider(name, False, {"model": name, "api_key_env": variable, "max_tokens": 1000}, [variable])
+            yield Provider("local, rule based: not a model", True, options, local)
+            return
+        name = model or PROVIDERS[variable]
+        asked = {"model": name.replace("/", ":", 1), "api_key_env": variable, "max_tokens": 1000}
+        langchain = asked if name.split("/")[0] == PLUGGED else local
+        yield Provider(name, False, {**asked, "model": name}, langchain, [variable])
 
 
 def _serves(variable: str, model: str | None) -> bool:

@@ -1,4 +1,4 @@
-"""The demo: two ML frameworks, each in its own process and Python environment, behind one bridge.
+"""The demo: three ML frameworks, each in its own process and Python environment, behind one bridge.
 
     make demo                                       local rules answer, or a provider where OPENAI_API_KEY,
                                                     ANTHROPIC_API_KEY or GEMINI_API_KEY is set
@@ -16,9 +16,10 @@ import time
 from pathlib import Path
 
 import accidents
+import agents
 import digits
 import programs
-from facts import Environment, environment_of, is_rooted_here, pid_of
+from facts import Environment, environment_of, is_rooted_here, pid_of, refused_version
 from provider import Provider, chosen_provider
 from stage import DemoError, Stage
 
@@ -26,11 +27,11 @@ from manybridge import ManybridgeError, MLBridge
 
 HERE = Path(__file__).resolve().parent
 CONFIG = HERE / "manybridge.toml"
-FRAMEWORKS = {"sklearn": "scikit-learn", "dspy": "dspy"}
+FRAMEWORKS = {"sklearn": "scikit-learn", "dspy": "dspy", "langchain": "langchain"}
 """Bridge to the package that it wraps."""
 
 TELLING = ("numpy", "scipy", "openai", "litellm", "pydantic")
-"""Packages of which one of the two environments has some and the other has not."""
+"""Packages that one environment has and another has not, or has in another version."""
 
 
 def main() -> int:
@@ -56,7 +57,7 @@ def main() -> int:
 
 def read_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Two ML frameworks side by side")
+    parser = argparse.ArgumentParser(description="Three ML frameworks side by side")
     parser.add_argument(
         "--local", action="store_true", help="answer by local rules, even where a provider's key is set"
     )
@@ -66,15 +67,15 @@ def read_arguments() -> argparse.Namespace:
 
 def play(stage: Stage, provider: Provider) -> None:
     """Play all steps."""
-    stage.title("manybridge", "Two ML frameworks, two Python environments, one program.")
+    stage.title("manybridge", "Three ML frameworks, three Python environments, one program.")
     stage.note(f"Language model: {provider.label}")
 
-    stage.step("Two environments")
+    stage.step("Three environments that can't be one")
     environments = show_environments(stage)
 
     began = time.perf_counter()
     with MLBridge.from_config(CONFIG) as ml:
-        stage.step("One configuration, two workers")
+        stage.step("One configuration, three workers")
         show_workers(stage, ml, environments, began)
         stage.step("scikit-learn: training with live progress")
         digits.train(stage, ml)
@@ -86,6 +87,8 @@ def play(stage: Stage, provider: Provider) -> None:
         programs.think(stage, dspy)
         stage.step("An agent that crosses the border")
         programs.act(stage, ml, dspy)
+        stage.step("LangChain: an agent that remembers")
+        agents.talk(stage, ml)
         stage.step("Cancel")
         digits.cancel(stage, ml)
         stage.step("Timeout")
@@ -99,7 +102,7 @@ def play(stage: Stage, provider: Provider) -> None:
 
 
 def show_environments(stage: Stage) -> dict[str, Environment]:
-    """Show that the two environments differ, and in what; returns them by bridge."""
+    """Show that the environments differ, in what, and why they can't be one; returns them by bridge."""
     root = HERE.parents[1]
     found = {name: environment_of(root / ".envs" / name / "bin" / "python") for name in FRAMEWORKS}
     stage.table(
@@ -118,11 +121,16 @@ def show_environments(stage: Stage) -> dict[str, Environment]:
             for owner, package in FRAMEWORKS.items()
             for name in found
         ),
-        "neither environment has the other's framework",
+        "no environment has the framework of another",
     )
+    wanted = refused_version(
+        root / ".envs" / "dspy" / "bin" / "python", "litellm", found["langchain"].packages, "openai"
+    )
+    theirs = found["langchain"].packages["openai"]
+    stage.holds(wanted, f"two of them can't be merged: dspy's litellm wants {wanted}, LangChain runs on {theirs}")
     stage.holds(
         all("manybridge" not in each.packages for each in found.values()),
-        "manybridge is installed in neither: a worker brings it along, standard library only",
+        "manybridge is installed in none: a worker brings it along, standard library only",
     )
     return found
 
@@ -132,7 +140,7 @@ def _version(environment: Environment, package: str) -> str:
 
 
 def show_workers(stage: Stage, ml: MLBridge, environments: dict[str, Environment], began: float) -> None:
-    """Wait for both pools and show what answers."""
+    """Wait for the pools and show what answers."""
     for name in FRAMEWORKS:
         ml.wait_ready(name, timeout=60)
     took = time.perf_counter() - began
@@ -144,11 +152,11 @@ def show_workers(stage: Stage, ml: MLBridge, environments: dict[str, Environment
         resources = ", ".join(offered["resources"])
         rows.append((f"[cyan]{name}[/]", f"{package} {version}", str(pid_of(ml, name)), str(len(offered["commands"])),
                      resources))  # fmt: skip
-    stage.say(f"{is_rooted_here(str(CONFIG))} names both bridges.")
+    stage.say(f"{is_rooted_here(str(CONFIG))} names the bridges.")
     stage.gap()
     stage.table(("bridge", "framework", "pid", "commands", "resource types"), rows, right=("pid", "commands"))
     stage.gap()
-    stage.holds(len(pids) == len(FRAMEWORKS), f"two processes, both ready {took:.1f} s after the start")
+    stage.holds(len(pids) == len(FRAMEWORKS), f"{len(pids)} processes, all ready {took:.1f} s after the start")
 
 
 def show_totals(stage: Stage, ml: MLBridge) -> None:

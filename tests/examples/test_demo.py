@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.framework, pytest.mark.timeout(LONGEST + 30)]
 
 def play(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the demo to its end, with standard output in a pipe."""
-    for name in ("dspy", "sklearn"):
+    for name in ("dspy", "sklearn", "langchain"):
         framework_python(name)
     return subprocess.run(
         [sys.executable, DEMO, *arguments],
