@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import os
 import re
+import shutil
 import signal
+import tempfile
 import threading
 import time
 import uuid
@@ -32,6 +35,9 @@ SETTING_NAME = re.compile(r"MANYBRIDGE_(?!TEST_)")
 # Inherited by every process that a test starts, and by theirs; so an orphan is found wherever it was moved to.
 SESSION_MARK = f"MANYBRIDGE_TEST_SESSION={uuid.uuid4().hex}"
 
+STATE_HOME = tempfile.mkdtemp(prefix="manybridge-state-")
+atexit.register(shutil.rmtree, STATE_HOME, ignore_errors=True)
+
 # A shared, loaded machine must not fail a property test for being slow; a failing example must be repeatable.
 hypothesis.settings.register_profile("manybridge", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("manybridge")
@@ -49,6 +55,8 @@ def pytest_configure() -> None:
             "no_proxy": "127.0.0.1,localhost",
             "HF_HUB_OFFLINE": "1",
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            # The default store of a host with a configuration file: never the one of whoever runs the tests.
+            "XDG_STATE_HOME": STATE_HOME,
             SESSION_MARK.partition("=")[0]: SESSION_MARK.partition("=")[2],
         }
     )

@@ -180,8 +180,9 @@ class TestIdempotency:
         ml = await mock_host()
         await ml.call("mock", "echo", {"a": 1}, idempotency_key="k")
 
-        with pytest.raises(InvalidArgumentError, match="idempotency_key"):
+        with pytest.raises(CallError, match="idempotency_key") as caught:
             await ml.call("mock", "echo", {"a": 2}, idempotency_key="k")
+        assert (caught.value.code, caught.value.retryable) == ("conflict", False)
 
     async def test_a_failed_call_can_be_tried_again(self, mock_host: HostMaker) -> None:
         """Failures are not kept."""

@@ -83,7 +83,7 @@ async def test_a_stateless_resource_is_made_wherever_it_is_needed(mock_host: Hos
     made = await ml.create_resource("mock", "echo", {"k": 1})
     long = asyncio.ensure_future(ml.call("mock", "sleep", {"seconds": 0.5}))
     await aeventually(lambda: ml.pool("mock").running)
-    record = ml._resources.find("mock", made.id, None)
+    record = await ml._resources.find(ml.pool("mock"), made.id, None)
     results = await asyncio.gather(*(ml.execute_resource("mock", made.id, {"n": n}) for n in range(20)))
 
     assert [each["inputs"] for each in results] == [{"n": n} for n in range(20)]

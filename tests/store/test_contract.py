@@ -177,11 +177,11 @@ async def test_a_reserved_id_is_invisible_until_it_is_confirmed(store: Store) ->
     assert await store.list_resources() == []
     assert await store.claim_resource("mock", "r", "there") is None
     assert not await store.delete_resource("mock", "r")
-    assert await store.confirm_resource(replace(reserved, policy="restore", state=[1], version=1))
+    assert await store.confirm_resource(reserved, replace(reserved, policy="restore", state=[1], version=1))
     found = await store.get_resource("mock", "r")
     assert found is not None
     assert (found.policy, found.state, found.ready, found.holder) == ("restore", [1], True, "here")
-    assert not await store.confirm_resource(reserved)
+    assert not await store.confirm_resource(reserved, reserved)
 
 
 async def test_the_reservation_of_a_dead_host_is_taken_over(store: Store) -> None:
@@ -192,8 +192,8 @@ async def test_the_reservation_of_a_dead_host_is_taken_over(store: Store) -> Non
     second = replace(first, holder="here", created_at=2.0)
 
     assert await store.add_resource(second)
-    assert not await store.confirm_resource(first)
-    assert await store.confirm_resource(second)
+    assert not await store.confirm_resource(first, first)
+    assert await store.confirm_resource(second, second)
 
 
 async def test_resources_are_listed_oldest_first_for_their_session(store: Store) -> None:

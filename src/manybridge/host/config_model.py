@@ -135,7 +135,7 @@ class BridgeConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         Annotated[
             int,
             _about(
-                "Resources that one worker holds at the same time. One more, and the one that was used least recently is "
+                "Resources that one worker holds at the same time. One more, and the one used least recently is "
                 "let go, to be made again from its recipe when it is needed. Pinned ones always stay.",
                 ge=1,
             ),

@@ -1,16 +1,30 @@
-"""One execution for each idempotency key, however often the call is made."""
+"""One execution for each idempotency key, however often the call is made, and by however many hosts of one store.
+
+With a durable store a key is reserved there before its call is made, and the result is kept with it. A call whose host
+died in the middle is made again by whoever asks next: nobody can know how far it came.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import json
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from time import monotonic
 from typing import Any, Final
 
-from manybridge.errors import InvalidArgumentError
+from manybridge.errors import CallError, CallTimeoutError, StoreError
+from manybridge.host.store_access import StoreAccess
+from manybridge.host.tasks import TaskSet
+from manybridge.protocol.errors import ErrorCode
+from manybridge.store.records import KeyRecord
+
+_log = logging.getLogger("manybridge.host")
 
 KEPT_SECONDS: Final = 300.0
 """A result is repeated for so long after it came: beyond any sensible retry of a client whose connection broke."""
@@ -18,10 +32,13 @@ KEPT_SECONDS: Final = 300.0
 KEPT_RESULTS: Final = 1000
 """Results that are remembered at the same time; the oldest is forgotten first."""
 
+STORED_SECONDS: Final = 86_400.0
+"""How long a durable store repeats a result: beyond a night in which a client was down."""
+
 
 @dataclass(slots=True)
 class _Entry:
-    fingerprint: int
+    fingerprint: str
     task: asyncio.Task[Any]
     waiters: int = 0
     expires: float | None = None
@@ -32,31 +49,44 @@ class IdempotencyTable:
     """Owner of the calls that carry a key, while they run and for a while after they succeeded.
 
     A failure is told to everybody who waits for it, and then forgotten, so that a retry is one.
+
+    Args:
+        access: to the store; what is durable there is so here.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, access: StoreAccess) -> None:
+        self._access = access
+        self._tasks = TaskSet()
         self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
 
-    async def run(self, key: tuple[str, str], fingerprint: int, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    async def run(
+        self,
+        key: tuple[str, str],
+        fingerprint: str,
+        work: Callable[[], Coroutine[Any, Any, Any]],
+        deadline: float = inf,
+    ) -> Any:
         """Return what `work` returns, or what it returned for the same key before.
 
         Args:
             key: bridge and idempotency key.
             fingerprint: tells whether it is the same call.
             work: makes the call.
+            deadline: how long to wait for another host that makes the call, monotonic.
 
         Raises:
-            InvalidArgumentError: the key was used for another call.
+            CallError: `conflict`: the key was used for another call.
+            StoreError: the key can't be reserved; the call was not made.
         """
         self._forget_old()
         entry = self._entries.get(key)
         if entry is None:
-            task = asyncio.get_running_loop().create_task(work(), name=f"idempotent call {key[1]}")
+            made = self._durable(key, fingerprint, work, deadline) if self._access.shared else work()
+            task = asyncio.get_running_loop().create_task(made, name=f"idempotent call {key[1]}")
             entry = self._entries[key] = _Entry(fingerprint, task)
             task.add_done_callback(lambda done: self._ended(key, done))
         elif entry.fingerprint != fingerprint:
-            text = f"idempotency_key {key[1]!r} was used for a call with another command or other arguments"
-            raise InvalidArgumentError(text, details={"problems": [{"argument": "idempotency_key"}]})
+            raise _reused(key)
         return await self._wait(entry)
 
     async def close(self) -> None:
@@ -67,6 +97,47 @@ class IdempotencyTable:
         if running:
             await asyncio.wait(running)
         self._entries.clear()
+        await self._tasks.join()
+
+    async def _durable(
+        self, key: tuple[str, str], fingerprint: str, work: Callable[[], Coroutine[Any, Any, Any]], deadline: float
+    ) -> Any:
+        store = self._access.store
+        record = KeyRecord(bridge=key[0], key=key[1], fingerprint=fingerprint, host=self._access.host)
+        found = await self._reserve(record, deadline)
+        if found is not None:
+            return found.result
+        try:
+            result = await work()
+        except BaseException:
+            # On its own, because the call may have been cancelled. If it fails, the end of this host frees the key.
+            self._tasks.start(store.drop_key(*key, record.host), f"free key {key[1]}")
+            raise
+        try:
+            await store.finish_key(replace(record, result=result), STORED_SECONDS)
+        except StoreError as error:
+            _log.warning("the result of idempotency key %s is remembered by this host alone: %s", key[1], error)
+        return result
+
+    async def _reserve(self, record: KeyRecord, deadline: float) -> KeyRecord | None:
+        """Reserve a key; or return what was kept under it."""
+        await self._access.announce()
+        pause = 0.02
+        while True:
+            found, ours = await self._access.store.begin_key(record)
+            if ours:
+                return None
+            if found.fingerprint != record.fingerprint:
+                raise _reused((record.bridge, record.key))
+            if found.done:
+                return found
+            if found.host == record.host:  # its result could not be kept, and this host has forgotten it since
+                await self._access.store.drop_key(record.bridge, record.key, record.host)
+            elif monotonic() + pause > deadline:
+                text = f"another host makes the call with idempotency_key {record.key!r}, and it has not ended in time"
+                raise CallTimeoutError(text, details={"stopped_by": "queue", "holder": found.host})
+            await asyncio.sleep(pause)
+            pause = min(0.5, pause * 2)
 
     async def _wait(self, entry: _Entry) -> Any:
         entry.waiters += 1
@@ -96,3 +167,16 @@ class IdempotencyTable:
             if index >= surplus and (expires is None or expires > now):
                 return
             del self._entries[key]
+
+
+def call_fingerprint(command: str, args: dict[str, Any], session: str | None) -> str:
+    """A hash that is the same for the same call in every process. What JSON can't carry counts by its type alone."""
+    whole = json.dumps(
+        [command, args, session], sort_keys=True, separators=(",", ":"), default=lambda each: str(type(each))
+    )
+    return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def _reused(key: tuple[str, str]) -> CallError:
+    text = f"idempotency_key {key[1]!r} was used for a call with another command or other arguments; use a new key"
+    return CallError(text, code=ErrorCode.CONFLICT, retryable=False, details={"bridge": key[0], "key": key[1]})

@@ -1,33 +1,42 @@
 """The resources of a host: what each is made of, and which workers hold it.
 
-A worker holds the living thing; the host holds its *recipe* (type, config, and the last snapshot of its state), so that
-it outlives the worker. What follows from a type's policy:
+A worker holds the living thing; the host keeps its *recipe* (type, config, and the last snapshot of its state) in the
+store, so that it outlives the worker, and the host where the store is a durable one. What follows from a type's policy:
 
 * `recreate`: any worker can make it from the recipe, so it is made wherever it is needed, and several may hold it.
 * `restore`: it has state, so exactly one worker holds it. After each execution the host takes a snapshot; an execution
   counts only together with its snapshot. When the worker is gone, it is made elsewhere from recipe and snapshot.
 * `pinned`: it lives and dies with its worker. Afterwards it is `resource_lost`, never a wrong answer.
+
+`resource_keeper.py` does what concerns the store, `placement.py` what concerns workers.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from time import time
-from typing import Any, Final, Literal
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from time import monotonic, time
+from typing import Any, Final
 
-from manybridge.errors import InvalidArgumentError, ManybridgeError, ResourceError
-from manybridge.host.calls import Call, loop_future
+from manybridge.errors import InvalidArgumentError, ManybridgeError, ResourceError, StoreError
+from manybridge.host.calls import Call
+from manybridge.host.config import StoreConfig
 from manybridge.host.options import CallOptions
 from manybridge.host.own_requests import ignore_outcome
+from manybridge.host.placement import Placement, make_call, quiet_options, release, wait_briefly
 from manybridge.host.pool import Pool, WorkerGoneError
+from manybridge.host.resource_keeper import ResourceKeeper, not_found
+from manybridge.host.resource_record import Policy, Record, Resource, resource_of
+from manybridge.host.store_access import StoreAccess
 from manybridge.host.worker import WorkerHandle
 from manybridge.protocol.errors import ErrorCode
 from manybridge.protocol.messages import json_type
+from manybridge.store.records import ResourceRecord
 
-Policy = Literal["recreate", "restore", "pinned"]
+__all__ = ["Record", "Resource", "ResourceTable"]
 
 DELETE_PATIENCE: Final = 0.2
 """How long a delete waits for the workers to let go. The record is gone at once; a busy worker follows when it can."""
@@ -36,119 +45,188 @@ MAX_PLACEMENTS: Final = 5
 """How often an execution looks for another worker when the one that it waited for has gone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resource:
-    """A resource as its caller sees it."""
-
-    id: str
-    type: str
-    bridge: str
-    session: str | None
-    created_at: float
-    """Epoch seconds."""
-    executions: int = 0
-    last_executed: float | None = None
-    """Epoch seconds."""
-
-
-class Record:
-    """What the host knows of one resource. Changed by the table only."""
-
-    def __init__(self, resource: Resource, config: dict[str, Any], policy: Policy) -> None:
-        self.resource = resource
-        self.config = config
-        self.policy = policy
-        self.state: Any = None
-        self.holders: set[WorkerHandle] = set()
-        self.lost = False
-        self.deleted = False
-        self.lock = asyncio.Lock()
-        """Held while it is being made on a worker."""
-
-    def living(self) -> list[WorkerHandle]:
-        """The workers that hold it, least busy first."""
-        return sorted((each for each in self.holders if each.is_ready), key=lambda each: len(each.calls))
-
-
 class ResourceTable:
-    """Owner of the records of one host."""
+    """Owner of what one host knows of resources.
 
-    def __init__(self) -> None:
+    Args:
+        access: to the store; memory if left out.
+        session_needed: called before a resource is kept that belongs to a session: the session must be kept too.
+    """
+
+    def __init__(
+        self, access: StoreAccess | None = None, session_needed: Callable[[str], Awaitable[None]] | None = None
+    ) -> None:
+        access = access or StoreAccess(StoreConfig(url="memory:"))
+        self._access = access
+        self._keeper = ResourceKeeper(access)
+        self._placement = Placement()
+        self._session_needed = session_needed
         self._records: dict[tuple[str, str], Record] = {}
         self._policies: dict[tuple[str, str], Policy] = {}
+        access.on_tick.append(self._placement.trim)
 
     def __len__(self) -> int:
         return len(self._records)
 
+    # ------------------------------------------------------------------ create
+
     async def create(self, pool: Pool, args: dict[str, Any], options: CallOptions) -> Resource:
-        """Make a resource: `{type, config, id?}`.
+        """Make a resource: `{type, config, id?}`. It is kept before anybody is told that it exists.
 
         Raises:
             ManybridgeError: as the worker says, or `resource_exists`, `invalid_argument`.
+            StoreError: it can't be kept; there is no resource then.
         """
         kind, config = _text(args, "type"), _object(args, "config")
-        id = f"{kind}-{secrets.token_hex(4)}" if args.get("id") is None else _text(args, "id")
-        if (pool.name, id) in self._records:
-            raise ResourceError(f"A resource {id!r} exists already.", code=ErrorCode.RESOURCE_EXISTS)
-        call = _call("common:create_resource", {"type": kind, "config": config, "id": id}, options, options.target)
+        chosen = None if args.get("id") is None else _text(args, "id")
+        id = chosen or _new_id(pool.name, kind, options)
+        if self._session_needed is not None and options.session is not None:
+            await self._session_needed(options.session)
+        recipe = ResourceRecord(
+            id=id, bridge=pool.name, type=kind, config=config, session=options.session, created_at=time()
+        )
+        if chosen is None and options.idempotency_key is None:
+            await self._access.announce()  # before work is done that could not be kept
+            return await self._make(pool, recipe, options)
+        reserved = await self._keeper.reserve(recipe)
+        if reserved is None:
+            return await self._existing(recipe, chosen)
+        try:
+            return await self._make(pool, reserved, options)
+        except BaseException:
+            pool.tasks.start(self._keeper.abandon(reserved), f"give back {id}")
+            raise
+
+    async def _make(self, pool: Pool, recipe: ResourceRecord, options: CallOptions) -> Resource:
+        args = {"type": recipe.type, "config": recipe.config, "id": recipe.id}
+        call = make_call("common:create_resource", args, options, options.target)
         await pool.run(call)
-        assert call.worker is not None
-        policy = await self._policy(pool, kind)
-        record = Record(Resource(id, kind, pool.name, options.session, time()), config, policy)
-        if policy == "restore":
-            await self._keep_state(record, call.worker, [])
-        self._hold(record, call.worker)
-        self._records[pool.name, id] = record
+        worker = call.worker
+        assert worker is not None
+        made: Record | None = None
+        try:
+            policy = await self._policy(pool, recipe.type)
+            state = (await _ask_snapshot(worker, recipe.id, recipe.session))["state"] if policy == "restore" else None
+            made = await self._keeper.record(recipe, policy, state)
+            if made is None:
+                raise _exists(recipe.id)
+        except BaseException:
+            # Whoever wanted it is told that there is none, so none is left. A write that was begun goes on.
+            pool.tasks.start(self._undo(pool, recipe, worker), f"undo {recipe.id}")
+            raise
+        record = self._records.setdefault(made.key, made)
+        self._placement.hold(pool, record, worker)
         return record.resource
+
+    async def _undo(self, pool: Pool, recipe: ResourceRecord, worker: WorkerHandle) -> None:
+        await release(pool, Record(recipe), worker)
+        found = await self._access.store.get_resource(recipe.bridge, recipe.id)
+        if found is not None and found.created_at == recipe.created_at:
+            await self._access.store.delete_resource(recipe.bridge, recipe.id)
+
+    async def _existing(self, wanted: ResourceRecord, chosen: str | None) -> Resource:
+        """What was made for the same idempotency key, before a host died that could not note its result any more."""
+        found = None if chosen is not None else await self._access.store.get_resource(wanted.bridge, wanted.id)
+        if found is None or (found.type, found.config, found.session) != (wanted.type, wanted.config, wanted.session):
+            raise _exists(wanted.id)
+        return resource_of(found)
+
+    # ------------------------------------------------------------------ execute
 
     async def execute(self, pool: Pool, args: dict[str, Any], options: CallOptions) -> Any:
         """Execute a resource: `{id, inputs}`, on a worker that holds it or can make it.
 
         Raises:
-            ManybridgeError: as the worker says, or `resource_not_found`, `resource_lost`.
+            ManybridgeError: as the worker says, or `resource_not_found`, `resource_lost`, `conflict`.
+            StoreError: its state can't be kept; the execution does not count.
         """
-        record = self.find(pool.name, _text(args, "id"), options.session)
+        record = await self.find(pool, _text(args, "id"), options.session)
         inputs = _object(args, "inputs")
+        record.in_use += 1
+        try:
+            result = await self._executed(pool, record, inputs, options)
+        finally:
+            record.in_use -= 1
+            record.used_at = monotonic()
+            if record.deleted:
+                self._forget(pool, record)
+        resource = record.resource
+        record.resource = replace(resource, executions=resource.executions + 1, last_executed=time())
+        if record.policy != "restore":
+            self._keeper.executed(record)
+        return result
+
+    async def _executed(self, pool: Pool, record: Record, inputs: dict[str, Any], options: CallOptions) -> Any:
+        if record.policy == "pinned":
+            await self._check_home(record)
         for attempt in range(MAX_PLACEMENTS):
-            worker = await self._place(pool, record, options)
+            if record.policy == "restore" and not await self._keeper.claim(record, options.deadline):
+                self._placement.let_go_everywhere(pool, record)  # another host has changed it
+            worker = await self._placement.place(pool, record, options)
             try:
-                result = await self._execute_on(worker, pool, record, inputs, options)
+                return await self._execute_on(worker, pool, record, inputs, options)
             except WorkerGoneError:
                 if attempt == MAX_PLACEMENTS - 1:
                     raise
-            else:
-                break
-        resource = record.resource
-        record.resource = replace(resource, executions=resource.executions + 1, last_executed=time())
-        return result
+        raise AssertionError("unreachable")
+
+    async def _check_home(self, record: Record) -> None:
+        """A pinned resource can be executed by the host whose worker has it.
+
+        Raises:
+            ResourceError: `not_supported`: that is another host; or `resource_lost`: it was.
+        """
+        if record.holder in (None, self._access.host):
+            return
+        if record.holder in await self._access.store.living_hosts():
+            text = f"resource {record.resource.id} lives in a worker of another host and can't be moved; call that one"
+            details = {"id": record.resource.id, "holder": record.holder}
+            raise ResourceError(text, code=ErrorCode.NOT_SUPPORTED, details=details)
+        record.lost = True
+
+    # ------------------------------------------------------------------ find, delete
 
     async def delete(self, pool: Pool, args: dict[str, Any], options: CallOptions) -> dict[str, Any]:
         """Delete a resource: `{id}`. It is gone at once; an execution that runs ends undisturbed.
 
         Raises:
             ResourceError: `resource_not_found`.
+            StoreError: it can't be deleted.
         """
-        record = self.find(pool.name, _text(args, "id"), options.session)
-        await self._drop(pool, record)
-        return {"id": record.resource.id, "deleted": True}
+        record = await self.find(pool, _text(args, "id"), options.session)
+        bridge, id = record.key
+        if not await self._access.store.delete_resource(bridge, id):
+            self._forget(pool, record)
+            raise not_found(bridge, id)
+        await wait_briefly(self._forget(pool, record), DELETE_PATIENCE)
+        return {"id": id, "deleted": True}
 
-    def get(self, pool: Pool, args: dict[str, Any], options: CallOptions) -> Resource:
+    async def get(self, pool: Pool, args: dict[str, Any], options: CallOptions) -> Resource:
         """Describe a resource: `{id}`.
 
         Raises:
             ResourceError: `resource_not_found`.
         """
-        return self.find(pool.name, _text(args, "id"), options.session).resource
+        return (await self.find(pool, _text(args, "id"), options.session, fresh=True)).resource
 
-    def find(self, bridge: str, id: str, session: str | None) -> Record:
+    async def find(self, pool: Pool, id: str, session: str | None, *, fresh: bool = False) -> Record:
         """Return the record of a resource that this caller may see.
+
+        Args:
+            pool: of its bridge.
+            id: its id.
+            session: the caller's.
+            fresh: ask the store even if it was asked a moment ago.
 
         Raises:
             ResourceError: `resource_not_found`; the same for a missing and for somebody else's resource.
+            StoreError: it is not known here, and the store can't say.
         """
-        record = self._records.get((bridge, id))
+        record = self._records.get((pool.name, id))
+        if record is None or self._keeper.is_stale(record) or (fresh and self._access.shared):
+            record = await self._look_up(pool, id)
         if record is None or record.resource.session not in (None, session):
-            raise ResourceError(f"Resource not found: {id}", details={"id": id, "bridge": bridge})
+            raise not_found(pool.name, id)
         return record
 
     async def find_all(self, pool: Pool, args: dict[str, Any], options: CallOptions) -> list[Resource]:
@@ -159,32 +237,71 @@ class ResourceTable:
             ManybridgeError: the bridge could not be asked which types it has.
         """
         kind = None if args.get("type") is None else _text(args, "type")
-        found = self.visible(pool.name, kind, options.session)
+        found = await self.visible(pool.name, kind, options.session)
         if kind is not None and not found:
             await self._check_type(pool, kind, options)
         return found
 
-    def visible(self, bridge: str | None, kind: str | None, session: str | None) -> list[Resource]:
-        """Describe the resources that this caller may see, oldest first."""
-        return [
-            record.resource
-            for record in self._records.values()
-            if bridge in (None, record.resource.bridge)
-            and kind in (None, record.resource.type)
-            and record.resource.session in (None, session)
-        ]
+    async def visible(self, bridge: str | None, kind: str | None, session: str | None) -> list[Resource]:
+        """Describe the resources that this caller may see, oldest first.
+
+        Raises:
+            StoreError: the store can't say.
+        """
+        stored = await self._access.store.list_resources(bridge=bridge, type=kind, session=session)
+        return [self._described(each) for each in stored]
+
+    def _described(self, stored: ResourceRecord) -> Resource:
+        known = self._records.get((stored.bridge, stored.id))
+        if known is None or known.resource.created_at != stored.created_at:
+            return resource_of(stored)
+        known.refresh(stored)
+        return known.resource
+
+    async def _look_up(self, pool: Pool, id: str) -> Record | None:
+        try:
+            stored = await self._access.store.get_resource(pool.name, id)
+        except StoreError:
+            known = self._records.get((pool.name, id))
+            if known is None:
+                raise
+            return known  # what needs no store goes on
+        known = self._records.get((pool.name, id))
+        if known is not None and (stored is None or known.resource.created_at != stored.created_at):
+            self._forget(pool, known)
+            known = None
+        if stored is None:
+            return None
+        if known is None:
+            known = self._records[pool.name, id] = Record(stored)
+        known.refresh(stored)
+        return known
+
+    # ------------------------------------------------------------------ ends
 
     async def drop_session(self, pool: Pool, session: str | None) -> int:
-        """Delete what a session made, or, for None, everything that no session owns. Return how many."""
-        doomed = [each for each in self._of_bridge(pool.name) if each.resource.session == session]
-        for record in doomed:
-            await self._drop(pool, record)
-        return len(doomed)
+        """Delete what a session made, or, for None, everything that no session owns. Return how many.
 
-    def forget_bridge(self, bridge: str) -> None:
-        """A bridge is gone with all its workers."""
-        for record in list(self._of_bridge(bridge)):
-            del self._records[bridge, record.resource.id]
+        Raises:
+            StoreError: it can't be deleted in the store; the workers have let go all the same.
+        """
+        doomed = [
+            each
+            for each in self._records.values()
+            if each.resource.bridge == pool.name and each.resource.session == session
+        ]
+        tasks = [task for record in doomed for task in self._forget(pool, record)]
+        deleted = await self._access.store.delete_resources(pool.name, session)
+        await wait_briefly(tasks, DELETE_PATIENCE)
+        return len(deleted)
+
+    async def forget_bridge(self, bridge: str) -> None:
+        """A bridge is gone with all its workers. What a durable store has of it stays, for when it comes back."""
+        for record in [each for each in self._records.values() if each.resource.bridge == bridge]:
+            del self._records[record.key]
+            self._keeper.forget(record)
+            if not self._access.shared:
+                await self._access.store.delete_resource(*record.key)
         self.forget_policies(bridge)
 
     def forget_policies(self, bridge: str) -> None:
@@ -193,79 +310,30 @@ class ResourceTable:
 
     def forget_worker(self, worker: WorkerHandle) -> None:
         """A worker takes no more calls; what was pinned to it is lost."""
-        for record in self._records.values():
-            if worker in record.holders:
-                record.holders.discard(worker)
-                record.lost = record.lost or record.policy == "pinned"
+        self._placement.forget_worker(worker)
 
-    # ------------------------------------------------------------------ placement
-
-    async def _place(self, pool: Pool, record: Record, options: CallOptions) -> WorkerHandle:
-        """Return a worker that holds the resource, making it there if need be."""
-        if record.lost:
-            text = f"resource {record.resource.id} died with its worker, and its type can't be made again"
-            raise ResourceError(text, code=ErrorCode.RESOURCE_LOST, details={"id": record.resource.id})
-        worker = self._holder(pool, record, options)
-        if worker is not None:
-            return worker
-        async with record.lock:  # two executions must not make it twice
-            worker = self._holder(pool, record, options)
-            return worker if worker is not None else await self._materialise(pool, record, options)
-
-    def _holder(self, pool: Pool, record: Record, options: CallOptions) -> WorkerHandle | None:
-        living = record.living()
-        if not living:
-            return None
-        if record.policy != "recreate":
-            return living[0]
-        if options.target is not None and options.target.is_ready:
-            return options.target if options.target in record.holders else None
-        if living[0].calls and any(not each.calls for each in pool.ready if each not in record.holders):
-            return None  # an idle worker can have one of its own
-        return living[0]
-
-    async def _materialise(self, pool: Pool, record: Record, options: CallOptions) -> WorkerHandle:
-        resource = record.resource
-        args = {"type": resource.type, "config": record.config, "id": resource.id}
-        if record.policy == "restore" and record.state is not None:
-            args["state"] = record.state
-        idle = [each for each in pool.ready if not each.calls and each not in record.holders]
-        target = options.target if options.target is not None and options.target.is_ready else next(iter(idle), None)
-        call = _call("common:create_resource", args, quiet_options(options, resource.session), target)
-        try:
-            await pool.run(call)
-        except ResourceError as error:
-            if error.code != ErrorCode.RESOURCE_EXISTS or call.worker is None:
-                raise
-        except ManybridgeError as error:
-            error.details.setdefault("while", f"resource {resource.id} was made again from its recipe")
-            raise
-        assert call.worker is not None
-        if record.deleted:
-            raise ResourceError(f"Resource not found: {resource.id}", details={"id": resource.id})
-        self._hold(record, call.worker)
-        return call.worker
-
-    def _hold(self, record: Record, worker: WorkerHandle) -> None:
-        if not worker.is_ready:  # it went between its answer and now
-            record.lost = record.policy == "pinned"
-            return
-        record.holders.add(worker)
-        worker.held_resources += record.policy == "pinned"
+    def _forget(self, pool: Pool, record: Record) -> list[asyncio.Task[Any]]:
+        """It is deleted: let every worker go. Returns what does that."""
+        record.deleted = True
+        if self._records.get(record.key) is record:
+            del self._records[record.key]
+        self._keeper.forget(record)
+        return self._placement.let_go_everywhere(pool, record)
 
     # ------------------------------------------------------------------ execution and state
 
     async def _execute_on(
         self, worker: WorkerHandle, pool: Pool, record: Record, inputs: dict[str, Any], options: CallOptions
     ) -> Any:
-        call = _call("common:execute_resource", {"id": record.resource.id, "inputs": inputs}, options, worker)
-        if record.policy != "restore":
+        call = make_call("common:execute_resource", {"id": record.resource.id, "inputs": inputs}, options, worker)
+        fence = record.fence
+        if record.policy != "restore" or fence is None:
             return await pool.run(call)
         snapshots: list[asyncio.Future[Any]] = []
         if worker.concurrency == 1:
             # Sent right behind the execution: the worker takes it when that has ended, and nobody waits for the way
             # to the host and back. A concurrent worker could take it too early.
-            _after_sent(call, lambda: snapshots.append(_ask_snapshot(worker, record)))
+            _after_sent(call, lambda: snapshots.append(_ask_snapshot(worker, *_name(record))))
         try:
             result = await pool.run(call)
         except WorkerGoneError:
@@ -276,43 +344,42 @@ class ResourceTable:
         except ManybridgeError:
             # The living object may have changed before it failed. It stays only if the host can know its state.
             try:
-                await self._keep_state(record, worker, snapshots)
+                await self._keep_state(record, worker, fence, snapshots, counts=False)
             except ManybridgeError:
                 self._let_go(pool, record, worker)
             raise
-        await self._keep_state(record, worker, snapshots)
+        try:
+            await self._keep_state(record, worker, fence, snapshots, counts=True)
+        except BaseException:
+            self._let_go(pool, record, worker)  # it ran, but its state is not kept: it did not happen
+            raise
         return result
 
-    async def _keep_state(self, record: Record, worker: WorkerHandle, snapshots: list[asyncio.Future[Any]]) -> None:
-        """Remember the state after an execution.
+    async def _keep_state(
+        self,
+        record: Record,
+        worker: WorkerHandle,
+        fence: int,
+        snapshots: list[asyncio.Future[Any]],
+        *,
+        counts: bool,
+    ) -> None:
+        """Keep the state after an execution.
 
         Raises:
-            ManybridgeError: the worker died before it told its state, or the state can't be told.
+            ManybridgeError: the worker died before it told its state, or the state can't be told or kept.
         """
         if not record.deleted:
-            asked = snapshots[-1] if snapshots else _ask_snapshot(worker, record)
-            record.state = (await asked)["state"]
+            asked = snapshots[-1] if snapshots else _ask_snapshot(worker, *_name(record))
+            state = (await asked)["state"]
+            if not record.deleted:
+                await self._keeper.save(record, fence, state, counts=counts)
 
     def _let_go(self, pool: Pool, record: Record, worker: WorkerHandle) -> None:
         """Have a worker forget a resource that will be restored from its last snapshot."""
-        if worker in record.holders:
-            record.holders.discard(worker)
-            pool.tasks.start(_release(pool, record, worker), f"release {record.resource.id}")
+        self._placement.let_go(pool, record, worker)
 
-    # ------------------------------------------------------------------ ends
-
-    async def _drop(self, pool: Pool, record: Record) -> None:
-        record.deleted = True
-        self._records.pop((pool.name, record.resource.id), None)
-        releases = []
-        for worker in record.living():
-            worker.held_resources -= record.policy == "pinned"
-            releases.append(pool.tasks.start(_release(pool, record, worker), f"delete {record.resource.id}"))
-        if releases:
-            await asyncio.wait(releases, timeout=DELETE_PATIENCE)
-
-    def _of_bridge(self, bridge: str) -> Iterator[Record]:
-        return iter([each for each in self._records.values() if each.resource.bridge == bridge])
+    # ------------------------------------------------------------------ types
 
     async def _policy(self, pool: Pool, kind: str) -> Policy:
         key = (pool.name, kind)
@@ -332,30 +399,31 @@ class ResourceTable:
             raise ResourceError(text, code=ErrorCode.UNKNOWN_RESOURCE_TYPE, details=details)
 
     async def _ask_types(self, pool: Pool, options: CallOptions) -> list[str]:
-        facts = await pool.run(_call("common:capabilities", {}, options, None))
+        facts = await pool.run(make_call("common:capabilities", {}, options, None))
         types = facts.get("resources", {})
         for name, described in types.items():
             self._policies[pool.name, name] = described.get("policy", "recreate")
         return sorted(types)
 
 
-def quiet_options(options: CallOptions, session: str | None) -> CallOptions:
-    """The same deadline and session's name, for a step whose events are nobody's."""
-    quiet = CallOptions(options.timeout, session)
-    quiet.deadline = options.deadline
-    return quiet
+def _new_id(bridge: str, kind: str, options: CallOptions) -> str:
+    """An id that nobody has; for an idempotency key always the same one, so that a retry finds what was made."""
+    if options.idempotency_key is None:
+        return f"{kind}-{secrets.token_hex(4)}"
+    key = "\0".join((bridge, options.session or "", options.idempotency_key))
+    return f"{kind}-{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
-def _call(command: str, args: dict[str, Any], options: CallOptions, target: WorkerHandle | None) -> Call:
-    call = Call(command, args, loop_future())
-    options.begin(call)
-    call.target = target
-    return call
+def _exists(id: str) -> ResourceError:
+    return ResourceError(f"A resource {id!r} exists already.", code=ErrorCode.RESOURCE_EXISTS, details={"id": id})
 
 
-def _ask_snapshot(worker: WorkerHandle, record: Record) -> asyncio.Future[Any]:
-    args = {"id": record.resource.id}
-    future = worker.control("common:snapshot_resource", args, session_id=record.resource.session)
+def _name(record: Record) -> tuple[str, str | None]:
+    return record.resource.id, record.resource.session
+
+
+def _ask_snapshot(worker: WorkerHandle, id: str, session: str | None) -> asyncio.Future[Any]:
+    future = worker.control("common:snapshot_resource", {"id": id}, session_id=session)
     future.add_done_callback(ignore_outcome)  # where the execution fails, its snapshot may go unread
     return future
 
@@ -389,12 +457,3 @@ def _after_sent(call: Call, action: Callable[[], None]) -> None:
         action()
 
     call.on_sent = both
-
-
-async def _release(pool: Pool, record: Record, worker: WorkerHandle) -> None:
-    call = Call("common:delete_resource", {"id": record.resource.id}, loop_future())
-    call.session_id, call.target = record.resource.session, worker
-    try:
-        await pool.run(call)
-    except ManybridgeError:
-        return  # the worker has gone, or never had it: either way it does not hold it

@@ -11,13 +11,14 @@ from typing import Any, Final
 from manybridge.errors import CallError, InvalidArgumentError, ManybridgeError
 from manybridge.host.arguments import wrong_argument
 from manybridge.host.calls import Call, loop_future
-from manybridge.host.idempotency import IdempotencyTable
+from manybridge.host.idempotency import IdempotencyTable, call_fingerprint
 from manybridge.host.options import CallOptions
 from manybridge.host.pool import Pool, WorkerGoneError
 from manybridge.host.pools import PoolSet
-from manybridge.host.quarantine import fingerprint
 from manybridge.host.resources import Resource, ResourceTable
+from manybridge.host.session_keeper import SessionKeeper
 from manybridge.host.sessions import Session, SessionTable, current_session
+from manybridge.host.store_access import StoreAccess
 from manybridge.host.tools import ToolRegistry
 from manybridge.protocol.commands import HOST_COMMANDS
 from manybridge.protocol.errors import ErrorCode
@@ -39,12 +40,20 @@ NOT_FOR_CALLERS: Final = {
 class Router:
     """Knows what the host answers itself, and takes everything else to the right pool and worker."""
 
-    def __init__(self, pools: PoolSet, sessions: SessionTable, resources: ResourceTable, tools: ToolRegistry) -> None:
+    def __init__(
+        self,
+        pools: PoolSet,
+        sessions: SessionTable,
+        resources: ResourceTable,
+        tools: ToolRegistry,
+        access: StoreAccess,
+    ) -> None:
         self._pools = pools
         self._sessions = sessions
+        self.session_keeper = SessionKeeper(access, sessions, self.end_session)
         self._resources = resources
         self._tools = tools
-        self._idempotency = IdempotencyTable()
+        self._idempotency = IdempotencyTable(access)
         self._commands: dict[str, HostCommand] = {
             "common:create_resource": self._create_resource,
             "common:execute_resource": self._resources.execute,
@@ -73,16 +82,15 @@ class Router:
         """
         if options.idempotency_key is None:
             return await self._in_session(pool, command, args, options)
-        probe = Call(command, args, loop_future())
-        probe.session_id = options.session
         key = (pool.name, options.idempotency_key)
         work = partial(self._in_session, pool, command, args, options)
-        return await self._idempotency.run(key, fingerprint(probe), work)
+        mark = call_fingerprint(command, args, options.session)
+        return await self._idempotency.run(key, mark, work, options.deadline)
 
     async def _in_session(self, pool: Pool, command: str, args: dict[str, Any], options: CallOptions) -> Any:
         if options.session is None or command == "common:batch":
             return await self._perform(pool, command, args, options)
-        session = self._sessions.get_or_create(options.session)
+        session = self._sessions.known(options.session) or await self.session_keeper.obtain(options.session)
         session.bridges.add(pool.name)
         async with self._sessions.turn(session, options.deadline, command):
             last = _follow(session, pool, options)
@@ -133,7 +141,7 @@ class Router:
         return described
 
     async def _get_resource(self, pool: Pool, args: dict[str, Any], options: CallOptions) -> dict[str, Any]:
-        return describe_resource(self._resources.get(pool, args, options))
+        return describe_resource(await self._resources.get(pool, args, options))
 
     async def _list_resources(self, pool: Pool, args: dict[str, Any], options: CallOptions) -> dict[str, Any]:
         found = await self._resources.find_all(pool, args, options)

@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from math import inf
 from time import monotonic, time
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from manybridge.errors import CallTimeoutError, SessionError
 from manybridge.host.arguments import checked_name, checked_seconds, maybe_name, wrong_argument
@@ -49,6 +49,8 @@ class SessionInfo:
     calls: int
     workers: dict[str, str]
     """Bridge to the id of the worker that it goes to."""
+    settings: dict[str, Any]
+    """What its maker gave it to remember."""
 
 
 class Session:
@@ -59,8 +61,12 @@ class Session:
         self.affinity = affinity
         self.concurrency = concurrency
         self.lease = lease
+        self.settings: dict[str, Any] = {}
         self.created_at = time()
         self.expires_at = monotonic() + lease
+        self.kept = False
+        """Whether the store has it, and (`stored_until`) how long a lease it knows of, monotonic."""
+        self.stored_until = -inf
         self.calls = 0
         self.workers: dict[str, WorkerHandle] = {}
         self.bridges: set[str] = set()
@@ -74,7 +80,15 @@ class Session:
         workers = {bridge: worker.id for bridge, worker in self.workers.items()}
         expires_in = inf if self.busy else max(0.0, self.expires_at - monotonic())
         return SessionInfo(
-            self.id, self.affinity, self.concurrency, self.lease, self.created_at, expires_in, self.calls, workers
+            self.id,
+            self.affinity,
+            self.concurrency,
+            self.lease,
+            self.created_at,
+            expires_in,
+            self.calls,
+            workers,
+            self.settings,
         )
 
     def touch(self) -> None:
@@ -114,6 +128,8 @@ class SessionTable:
         self._ended = ended
         self._sessions: dict[str, Session] = {}
         self._sweeper: asyncio.TimerHandle | None = None
+        self.kept_expired: Callable[[Session], None] | None = None
+        """Told of a session in the store whose lease ran out here, to find out whether it did everywhere."""
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -124,6 +140,7 @@ class SessionTable:
         affinity: str = "hint",
         concurrency: str = "enqueue",
         lease: float | None = None,
+        settings: dict[str, Any] | None = None,
     ) -> Session:
         """Make a session.
 
@@ -140,9 +157,27 @@ class SessionTable:
             raise SessionError(f"{self._max_sessions} sessions are open already", code=ErrorCode.OVERLOADED)
         id = id or f"session-{secrets.token_hex(4)}"
         made = Session(id, affinity, concurrency, lease)  # type: ignore[arg-type]  # checked above
-        self._sessions[id] = made
+        made.settings = settings or {}
+        return self.adopt(made)
+
+    def adopt(self, session: Session) -> Session:
+        """Take in a session that was made, or kept, elsewhere."""
+        self._sessions[session.id] = session
         self._sweep_later()
-        return made
+        return session
+
+    def discard(self, session: Session) -> None:
+        """Take back a session that nobody has been told of."""
+        if self._sessions.get(session.id) is session:
+            del self._sessions[session.id]
+
+    def known(self, id: str) -> Session | None:
+        """Return a session of this host, or None."""
+        return self._sessions.get(id) if isinstance(id, str) else None
+
+    def all(self) -> list[Session]:
+        """Return every session of this host."""
+        return list(self._sessions.values())
 
     def get(self, id: str) -> Session:
         """Return a session that exists.
@@ -163,7 +198,7 @@ class SessionTable:
 
     def list(self) -> list[SessionInfo]:
         """Describe every session, oldest first."""
-        return [session.describe() for session in self._sessions.values()]
+        return sorted((session.describe() for session in self._sessions.values()), key=lambda each: each.created_at)
 
     def extend(self, id: str, lease: float | None = None) -> Session:
         """Begin a session's lease anew, with another length if one is given."""
@@ -173,8 +208,8 @@ class SessionTable:
         session.touch()
         return session
 
-    def close(self, id: str) -> Session:
-        """End a session; a call that runs in it is stopped."""
+    def close(self, id: str, *, tell: bool = True) -> Session:
+        """End a session; a call that runs in it is stopped. `tell`: whether `ended` is to hear of it."""
         session = self.get(id)
         del self._sessions[id]
         if session.stop_current is not None:
@@ -182,7 +217,8 @@ class SessionTable:
         for waiter in session.waiters:
             if not waiter.done():
                 waiter.set_exception(SessionError(f'session "{id}" was closed', details={"session": id}))
-        self._ended(session)
+        if tell:
+            self._ended(session)
         return session
 
     def close_all(self) -> None:
@@ -257,7 +293,10 @@ class SessionTable:
         self._sweeper = None
         now = monotonic()
         for session in [each for each in self._sessions.values() if not each.busy and each.expires_at <= now]:
-            self.close(session.id)
+            if session.kept and self.kept_expired is not None:
+                self.kept_expired(session)
+            else:
+                self.close(session.id)
         self._sweep_later()
 
 

@@ -53,11 +53,14 @@ class ResourceStore(Protocol):
         An id that is only reserved by a host which has gone is free.
         """
 
-    async def confirm_resource(self, record: ResourceRecord) -> bool:
-        """Fill a reservation (same id, holder and fence) with the whole record.
+    async def confirm_resource(self, reserved: ResourceRecord, record: ResourceRecord) -> bool:
+        """Fill a reservation with the whole record.
 
         Returns False where the reservation is gone: deleted, or taken over by another host.
         """
+
+    async def abandon_resource(self, record: ResourceRecord) -> None:
+        """Give a reservation back, if it is still this one."""
 
     async def get_resource(self, bridge: str, id: str) -> ResourceRecord | None:
         """Return it whole, or None; reserved ids are not there yet."""

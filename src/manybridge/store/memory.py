@@ -100,13 +100,21 @@ class MemoryResources(MemoryHosts):
         self._resources[record.bridge, record.id] = record
         return True
 
-    async def confirm_resource(self, record: ResourceRecord) -> bool:
+    async def confirm_resource(self, reserved: ResourceRecord, record: ResourceRecord) -> bool:
         """See `ResourceStore`."""
         found = self._resources.get((record.bridge, record.id))
-        if found is None or found.ready or (found.holder, found.created_at) != (record.holder, record.created_at):
+        if found is None or found.ready:
+            return False
+        if (found.holder, found.created_at) != (reserved.holder, reserved.created_at):
             return False
         self._resources[record.bridge, record.id] = replace(record, ready=True)
         return True
+
+    async def abandon_resource(self, record: ResourceRecord) -> None:
+        """See `ResourceStore`."""
+        found = self._resources.get((record.bridge, record.id))
+        if found is not None and not found.ready and found.created_at == record.created_at:
+            del self._resources[record.bridge, record.id]
 
     async def get_resource(self, bridge: str, id: str) -> ResourceRecord | None:
         """See `ResourceStore`."""

@@ -59,6 +59,7 @@ _EMPTY: Final[dict[str, Callable[[], Any]]] = _READS | {
     "release_resources": lambda: None,
     "add_executions": lambda: None,
     "append_events": lambda: None,
+    "abandon_resource": lambda: None,
     "claim_resource": lambda: None,
     "retire_host": lambda: None,
 }

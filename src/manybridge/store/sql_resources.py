@@ -35,16 +35,31 @@ class SqlResources(Statements):
 
         return await self.database.write(work, f"record resource {record.id}")
 
-    async def confirm_resource(self, record: ResourceRecord) -> bool:
+    async def confirm_resource(self, reserved: ResourceRecord, record: ResourceRecord) -> bool:
         """See `ResourceStore`."""
-        own = self._in_scope(resources, bridge=record.bridge, id=record.id, created_at=record.created_at, ready=False)
+        own = self._in_scope(
+            resources,
+            bridge=reserved.bridge,
+            id=reserved.id,
+            created_at=reserved.created_at,
+            holder=reserved.holder,
+            ready=False,
+        )
         values = self._resource_values(replace(record, ready=True))
 
         async def work(connection: AsyncConnection) -> bool:
-            mine = own & (resources.c.holder == record.holder)
-            return (await connection.execute(resources.update().where(mine).values(**values))).rowcount > 0
+            return (await connection.execute(resources.update().where(own).values(**values))).rowcount > 0
 
         return await self.database.write(work, f"record resource {record.id}")
+
+    async def abandon_resource(self, record: ResourceRecord) -> None:
+        """See `ResourceStore`."""
+        own = self._in_scope(resources, bridge=record.bridge, id=record.id, created_at=record.created_at, ready=False)
+
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(resources.delete().where(own))
+
+        await self.database.write(work, f"give back the id of resource {record.id}")
 
     async def get_resource(self, bridge: str, id: str) -> ResourceRecord | None:
         """See `ResourceStore`."""

@@ -1,0 +1,230 @@
+"""Sessions in the store: kept when they are made, renewed while they are used, known again after a restart.
+
+A session that a call names first has nothing worth keeping until something is made in it; such a one is kept then.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import Any, Final
+
+from manybridge.errors import ManybridgeError, SessionError, StoreError
+from manybridge.host.sessions import Session, SessionInfo, SessionTable
+from manybridge.host.store_access import TICK_SECONDS, StoreAccess
+from manybridge.host.tasks import TaskSet
+from manybridge.protocol.errors import ErrorCode
+from manybridge.store.records import SessionRecord
+
+_log = logging.getLogger("manybridge.host")
+
+RENEW_SHARE: Final = 0.1
+"""The store is told of a longer lease when it is so much of the lease behind; with a lease of an hour, six minutes."""
+
+SWEEP_TICKS: Final = 30
+"""How often sessions are ended that no living host uses."""
+
+
+class SessionKeeper:
+    """The store's side of the sessions of one host.
+
+    Args:
+        access: to the store.
+        table: the sessions of this host.
+        end: deletes what a session made, for one that ends.
+    """
+
+    def __init__(self, access: StoreAccess, table: SessionTable, end: Callable[[Session], Awaitable[None]]) -> None:
+        self._access = access
+        self._table = table
+        self._end = end
+        self._tasks = TaskSet()
+        self._ticks = 0
+        table.kept_expired = self._expired
+        access.on_tick.append(self._tick)
+
+    async def create(
+        self,
+        id: str | None,
+        affinity: str,
+        concurrency: str,
+        lease: float | None,
+        settings: dict[str, Any],
+    ) -> SessionInfo:
+        """Make a session, and keep it before anybody is told that it exists.
+
+        Raises:
+            InvalidArgumentError: a policy that does not exist, an id that is no text, a lease that is no time.
+            SessionError: `conflict`: the id is taken; `overloaded`: there are too many.
+            StoreError: it can't be kept; there is no session then.
+        """
+        session = self._table.create(id, affinity, concurrency, lease, settings)
+        if self._access.shared:
+            try:
+                added = await self._access.store.add_session(await self._record(session))
+            except BaseException:
+                self._table.discard(session)
+                raise
+            if not added:
+                self._table.discard(session)
+                text = f'there is a session "{session.id}" already'
+                raise SessionError(text, code=ErrorCode.CONFLICT, retryable=False)
+            session.kept = True
+        return session.describe()
+
+    async def obtain(self, id: str) -> Session:
+        """Return a session for a call: this host's, else the store's, else a new one with the defaults."""
+        session = self._table.known(id)
+        if session is not None:
+            return session
+        if self._access.shared:
+            try:
+                stored = await self._access.store.get_session(id)
+            except StoreError as error:
+                # The call itself may need no store. What it gets is a session as if it were the first to name it.
+                _log.warning('the store could not say whether there is a session "%s": %s', id, error)
+                stored = None
+            if stored is not None:
+                return self._table.known(id) or self._table.adopt(_session(stored))
+        return self._table.get_or_create(id)
+
+    async def needed(self, id: str) -> None:
+        """Keep a session in which something is made that is kept.
+
+        Raises:
+            StoreError: it can't be kept.
+        """
+        session = self._table.known(id)
+        if self._access.shared and session is not None and not session.kept:
+            await self._access.store.save_sessions([await self._record(session)])
+            session.kept = True
+
+    async def find(self, id: str) -> Session:
+        """Return a session of this host or of the store.
+
+        Raises:
+            SessionError: `session_not_found`.
+            StoreError: the store can't say.
+        """
+        session = self._table.known(id)
+        if session is None and self._access.shared:
+            stored = await self._access.store.get_session(id)
+            if stored is not None:
+                return self._table.known(id) or self._table.adopt(_session(stored))
+        return self._table.get(id)
+
+    async def list(self) -> list[SessionInfo]:
+        """Describe the sessions of this host and of the store, oldest first.
+
+        Raises:
+            StoreError: the store can't say.
+        """
+        if self._access.shared:
+            for stored in await self._access.store.list_sessions():
+                if self._table.known(stored.id) is None:
+                    self._table.adopt(_session(stored))
+        return self._table.list()
+
+    async def extend(self, id: str, lease: float | None) -> SessionInfo:
+        """Begin a session's lease anew, with another length if one is given.
+
+        Raises:
+            SessionError: `session_not_found`.
+            StoreError: it can't be kept.
+        """
+        await self.find(id)
+        session = self._table.extend(id, lease)
+        if self._access.shared:
+            await self._access.store.save_sessions([await self._record(session)])
+            session.kept = True
+        return session.describe()
+
+    async def close(self, id: str) -> None:
+        """End a session and delete what was made in it.
+
+        Raises:
+            SessionError: `session_not_found`.
+            StoreError: it can't be deleted; it has ended on this host all the same.
+        """
+        session = await self.find(id)
+        self._table.close(id, tell=False)
+        await self._end(session)
+        if self._access.shared:
+            await self._access.store.delete_session(id)
+
+    async def flush(self) -> None:
+        """Tell the store what it does not know, because the host ends."""
+        await self._tasks.cancel()
+        try:
+            await self._save_touched()
+        except ManybridgeError as error:
+            _log.warning("the store was not told of the last leases of sessions: %s", error)
+
+    # ------------------------------------------------------------------ a moment later
+
+    async def _tick(self) -> None:
+        await self._save_touched()
+        self._ticks += 1
+        if self._access.shared and self._ticks % SWEEP_TICKS == 1:
+            for id in await self._access.store.end_expired_sessions():
+                session = self._table.known(id)
+                if session is not None and not session.busy:
+                    self._table.close(id)
+
+    async def _save_touched(self) -> None:
+        if not self._access.shared:
+            return
+        now = monotonic()
+        late = [each for each in self._table.all() if each.kept and _is_late(each, now)]
+        if late:
+            await self._access.store.save_sessions([await self._record(each) for each in late])
+
+    async def _record(self, session: Session) -> SessionRecord:
+        await self._access.announce()
+        now = monotonic()
+        until = _until(session, now)
+        session.stored_until = until
+        return SessionRecord(
+            id=session.id,
+            affinity=session.affinity,
+            concurrency=session.concurrency,
+            lease_seconds=session.lease,
+            expires_in=until - now,
+            settings=session.settings,
+            created_at=session.created_at,
+            calls=session.calls,
+        )
+
+    def _expired(self, session: Session) -> None:
+        """The lease of a kept session ran out here. Another host may have used it."""
+        self._tasks.start(self._check_expired(session), f"expiry of session {session.id}")
+
+    async def _check_expired(self, session: Session) -> None:
+        try:
+            stored = await self._access.store.get_session(session.id)
+            if stored is not None:
+                session.expires_at = session.stored_until = monotonic() + stored.expires_in
+                return
+            if self._table.known(session.id) is session and not session.busy:
+                self._table.close(session.id)
+            await self._access.store.end_expired_sessions()
+        except StoreError as error:
+            _log.warning('the store could not say whether session "%s" has ended: %s', session.id, error)
+            session.touch()
+
+
+def _until(session: Session, now: float) -> float:
+    return max(session.expires_at, now + session.lease) if session.busy else session.expires_at
+
+
+def _is_late(session: Session, now: float) -> bool:
+    return _until(session, now) - session.stored_until > max(TICK_SECONDS, RENEW_SHARE * session.lease)
+
+
+def _session(stored: SessionRecord) -> Session:
+    session = Session(stored.id, stored.affinity, stored.concurrency, stored.lease_seconds)  # type: ignore[arg-type]  # checked when it was made
+    session.settings = stored.settings
+    session.created_at, session.calls, session.kept = stored.created_at, stored.calls, True
+    session.expires_at = session.stored_until = monotonic() + stored.expires_in
+    return session

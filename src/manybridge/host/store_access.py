@@ -1,0 +1,160 @@
+"""A host's use of its store: where it is, who this host is there, its lease, and what is written a moment later.
+
+Where nothing is said in `[store]`: a host with a configuration file keeps its records in the user's state folder, in a
+database that all programs of the user share, under a *scope* that is the path of its file. So two programs do not see
+each other's resources, and the same program sees its own again. A host that was configured in code has no name by which
+it could find anything again: it keeps its records in memory, and writes nothing to anybody's disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from math import inf
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+from manybridge.errors import ManybridgeError, StoreError
+from manybridge.host.config import LoadedConfig, StoreConfig
+from manybridge.store.base import Store
+from manybridge.store.liveness import this_host
+from manybridge.store.opening import DEFAULT_SCOPE, open_store
+from manybridge.store.urls import parse_store_url
+
+_log = logging.getLogger("manybridge.host")
+
+LEASE_SECONDS: Final = 15.0
+"""After so long without a word a host on another machine counts as gone. Longer than any pause of a collector or a
+virtual machine's move; shorter than the patience of whoever waits for its resources."""
+
+RENEW_SECONDS: Final = 5.0
+"""A third of the lease: two renewals may fail."""
+
+TICK_SECONDS: Final = 1.0
+"""How far behind counts of executions and leases of sessions may be."""
+
+
+def locate_store(loaded: LoadedConfig, environ: Mapping[str, str] = os.environ) -> StoreConfig:
+    """Return the address and scope that a configuration means, both filled in.
+
+    Raises:
+        ConfigError: the address is none.
+    """
+    said = loaded.config.store
+    path = loaded.path.absolute() if loaded.path is not None else None
+    if said.url is not None:
+        parsed = parse_store_url(said.url, path.parent if path is not None else None)
+        url = said.url if parsed.kind != "sqlite" else f"sqlite:///{parsed.path}?synchronous={parsed.synchronous}"
+        return StoreConfig(url=url, scope=said.scope or DEFAULT_SCOPE)
+    if path is None and said.scope is None:
+        return StoreConfig(url="memory:", scope=DEFAULT_SCOPE)
+    return StoreConfig(url=f"sqlite:///{default_file(environ)}", scope=said.scope or str(path))
+
+
+def default_file(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return where the records of hosts go whose configuration does not say."""
+    state = environ.get("XDG_STATE_HOME", "")
+    # A relative path there is to be ignored: https://specifications.freedesktop.org/basedir-spec/latest/
+    folder = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
+    return folder / "manybridge" / "manybridge.db"
+
+
+class StoreAccess:
+    """Owner of the store of one host, of its lease there, and of the task that keeps both up to date.
+
+    Args:
+        location: with url and scope.
+    """
+
+    def __init__(self, location: StoreConfig) -> None:
+        assert location.url is not None
+        self.url = parse_store_url(location.url)
+        self.host = f"host-{secrets.token_hex(8)}"
+        self.store: Store = open_store(self.url, scope=location.scope or DEFAULT_SCOPE)
+        self.shared = self.url.kind != "memory"
+        """Whether anybody else may change the records."""
+        self.on_tick: list[Callable[[], Awaitable[None]]] = []
+        """Called about once in a second while this host is announced, and at the end."""
+        self._own_folder = self.url.path.parent if self.url.path == default_file() else None
+        self._lease_until = -inf
+        self._announcing = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+        self._failing = False
+
+    @property
+    def is_announced(self) -> bool:
+        """Whether the others know that this host lives, so that what it holds is its own."""
+        return monotonic() < self._lease_until
+
+    async def announce(self) -> None:
+        """Make sure that this host counts as living; needed before it holds anything.
+
+        Raises:
+            StoreError: the store can't be used.
+        """
+        if self.is_announced:
+            return
+        async with self._announcing:
+            if self.is_announced:
+                return
+            self._make_folder()
+            await self._renew()
+            if self._task is None:
+                self._task = asyncio.get_running_loop().create_task(self._keep_up(), name="store: lease")
+
+    async def close(self) -> None:
+        """Write what waits, give everything back, and close the store."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+            try:
+                await self._tick()
+                await self.store.retire_host(self.host)
+            except ManybridgeError as error:
+                _log.warning("the store was not told that this host has ended; its lease will: %s", error)
+        await self.store.close()
+
+    async def _renew(self) -> None:
+        if not self.shared:
+            await self.store.announce_host(this_host(self.host), inf)
+            self._lease_until = inf
+            return
+        began = monotonic()  # before the statement: ours must not outlast the database's
+        await self.store.announce_host(this_host(self.host), LEASE_SECONDS)
+        self._lease_until = began + LEASE_SECONDS
+
+    async def _keep_up(self) -> None:
+        renewed = monotonic()
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            try:
+                if self.shared and monotonic() - renewed >= RENEW_SECONDS:
+                    await self._renew()
+                    renewed = monotonic()
+                await self._tick()
+                self._failing = False
+            except ManybridgeError as error:
+                if not self._failing:
+                    _log.warning("the store fails; it is tried again every second: %s", error)
+                self._failing = True
+
+    async def _tick(self) -> None:
+        for action in self.on_tick:
+            await action()
+
+    def _make_folder(self) -> None:
+        """Make the default store's folder, for its owner alone. The folder of a store that is named must exist."""
+        if self._own_folder is None:
+            return
+        try:
+            with contextlib.suppress(FileExistsError):
+                self._own_folder.mkdir(parents=True, mode=0o700)
+        except OSError as error:
+            text = f"open: the folder of the store {self.url.shown} can't be made ({error}); set store.url"
+            details = {"store": self.url.shown, "reason": "missing_folder"}
+            raise StoreError(text, retryable=False, details=details) from error
