@@ -14,5 +14,6 @@ def manybridge(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: 
     """Return the command line, run from an empty folder and without configuration from outside."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MANYBRIDGE_CONFIG", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("TERM", "dumb")
     return CommandLine(capsys)

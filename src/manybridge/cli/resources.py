@@ -1,7 +1,8 @@
 """`manybridge resources`: make, use and look at what a bridge holds.
 
-One command is one host: a resource lives as long as the command that made it. `create --execute` makes and uses one
-in a single command; `list`, `get`, `execute` and `delete` see what the bridge itself makes at its start.
+One command is one host. With a configuration file, resources are kept in its store, and the next command finds them
+there: one with state goes on from its last snapshot, one that can't be made again is `resource_lost`. Without a file,
+a resource lives as long as the command that made it, and `create --execute` makes and uses one in a single command.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ Work = Callable[["AsyncMLBridge", str], Awaitable[Any]]
 
 _HELP = """Make, use and look at what a bridge holds.
 
-A resource of a local host lives as long as the command that made it: "create --execute" makes and uses one in a single
-command; the other commands see what the bridge itself makes at its start.
+With a configuration file, resources are kept in its store and the next command finds them. Without one, a resource
+lives as long as the command that made it: "create --execute" makes and uses one in a single command.
 """
 
 resources_app = typer.Typer(no_args_is_help=True, help=_HELP, rich_markup_mode=None)
@@ -189,7 +190,7 @@ def _run(
 async def _hosted(selected: Selected, work: Work, *, as_json: bool) -> Any:
     from manybridge.host.bridge import AsyncMLBridge
 
-    async with AsyncMLBridge.from_config(selected.host_config(show_output=not as_json)) as ml:
+    async with AsyncMLBridge.from_config(selected.host_config(show_output=not as_json, keep=True)) as ml:
         return await work(ml, selected.name)
 
 

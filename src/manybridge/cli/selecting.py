@@ -15,11 +15,13 @@ from manybridge.host.config import (
     BridgeConfig,
     EnvironmentsConfig,
     HostConfig,
+    StoreConfig,
     bundled_bridges,
-    load_config,
     make_bridge_config,
+    read_config,
 )
 from manybridge.host.config_problems import closest, did_you_mean
+from manybridge.host.store_access import locate_store
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]+")
 
@@ -31,12 +33,14 @@ class Selected:
     name: str
     bridge: BridgeConfig
     environments: EnvironmentsConfig = field(default_factory=EnvironmentsConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
 
-    def host_config(self, *, show_output: bool = False) -> HostConfig:
+    def host_config(self, *, show_output: bool = False, keep: bool = False) -> HostConfig:
         """Return the configuration of a host that has this bridge alone, with one worker, as one command needs.
 
         Args:
             show_output: let the person at the terminal see what the worker prints.
+            keep: keep resources in the configured store, so that the next command finds them.
         """
         bridge = msgspec.structs.replace(
             self.bridge,
@@ -46,7 +50,8 @@ class Selected:
             zygote=self._zygote,
             capture_output=self.bridge.capture_output and not show_output,
         )
-        return HostConfig(default=self.name, bridges={self.name: bridge}, environments=self.environments)
+        store = self.store if keep else StoreConfig()
+        return HostConfig(default=self.name, bridges={self.name: bridge}, environments=self.environments, store=store)
 
     @property
     def _zygote(self) -> Any:
@@ -66,21 +71,25 @@ def select_bridge(target: str, config_path: Path | None = None) -> Selected:
         ConfigError: the configuration is wrong, or the file does not exist.
         RegistryError: `unknown_bridge`; known ones are listed.
     """
-    config = load_config(config_path)
-    configured, environments = config.bridges, config.environments
+    loaded = read_config(config_path)
+    name, bridge = _find(target, loaded.config.bridges)
+    return Selected(name, bridge, loaded.config.environments, locate_store(loaded))
+
+
+def _find(target: str, configured: Mapping[str, BridgeConfig]) -> tuple[str, BridgeConfig]:
     if target in configured:
-        return Selected(target, configured[target], environments)
+        return target, configured[target]
     if ".py" in target or "/" in target:
-        return _made(_name_of(Path(target.partition(":")[0]).stem), {"python_script": target}, environments)
+        return _made(_name_of(Path(target.partition(":")[0]).stem), {"python_script": target})
     if ":" in target:
-        return _made(_name_of(target.rpartition(":")[0].rpartition(".")[2]), {"bridge": target}, environments)
+        return _made(_name_of(target.rpartition(":")[0].rpartition(".")[2]), {"bridge": target})
     if target in bundled_bridges():
-        return _made(target, {}, environments)
+        return _made(target, {})
     raise _unknown(target, configured)
 
 
-def _made(name: str, values: Mapping[str, Any], environments: EnvironmentsConfig) -> Selected:
-    return Selected(name, make_bridge_config(name, values), environments)
+def _made(name: str, values: Mapping[str, Any]) -> tuple[str, BridgeConfig]:
+    return name, make_bridge_config(name, values)
 
 
 def _name_of(text: str) -> str:
