@@ -25,10 +25,17 @@ FIRST_CALL: Final = (
     "langchain.agents.structured_output",
     "langchain.embeddings",
     "langchain_core.output_parsers",
+    "langchain_core.tracers.stdout",
+    "langchain_core.tracers.run_collector",
+    "langchain_core.messages.block_translators.langchain_v0",
     "langgraph.checkpoint.sqlite.aio",
     "langchain_openai",
-    "openai.resources.chat",
-    "openai.resources.chat.completions",
+    "openai.resources.chat.completions.completions",
+    "openai.lib.streaming.chat",
+    "httpcore2",
+    "httpcore",
+    "anyio._backends._asyncio",
+    "truststore",
 )
 """What a first call may import besides. A zygote imports it once for all workers; what is not installed is left out."""
 
