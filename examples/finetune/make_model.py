@@ -34,9 +34,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("texts", type=Path, nargs="+")
-    parser.add_argument("--vocabulary", type=int, default=1024, help="tokens")
-    parser.add_argument("--width", type=int, default=96, help="numbers for each token")
-    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--vocabulary", type=int, default=512, help="tokens")
+    parser.add_argument("--width", type=int, default=128, help="numbers for each token")
+    parser.add_argument("--layers", type=int, default=2)
     given = parser.parse_args()
 
     tokenizer = make_tokenizer([path.read_text(encoding="utf-8") for path in given.texts], given.vocabulary)

@@ -21,7 +21,13 @@ PATIENCE = 50
 """Seconds that one block may take; a cold import of a framework takes up to 6."""
 
 ALONE = [REPOSITORY / "docs" / "tutorial.md", *sorted((REPOSITORY / "docs" / "how-to").glob("*.md"))]
-NEEDS_FRAMEWORKS = {"README.md", "migrate-from-dspex.md", "call-tools-in-your-process.md"}
+NEEDS_FRAMEWORKS = {
+    "README.md",
+    "migrate-from-dspex.md",
+    "call-tools-in-your-process.md",
+    "langchain.md",
+    "fine-tuning.md",
+}
 
 PAGES = [
     pytest.param(
@@ -54,7 +60,7 @@ def test_code_of_the_page_does_what_the_page_says(page: Path, tmp_path: Path, en
     folder = tmp_path / "page"
     folder.mkdir()
     if page.name in NEEDS_FRAMEWORKS:
-        for name in ("dspy", "sklearn"):
+        for name in ("langchain",) if page.name == "langchain.md" else ("dspy", "sklearn"):
             framework_python(name)
         for name in (".envs", "examples"):
             (folder / name).symlink_to(REPOSITORY / name)
