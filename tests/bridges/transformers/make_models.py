@@ -2,11 +2,13 @@
 
     python make_models.py FOLDER
 
-Random weights from a fixed seed: what they say means nothing, but it is always the same. About 2 s, most of it import.
+Random weights from a fixed seed: what they say means nothing, but it is always the same. Beside the models lies
+`expected.json`: what the framework by itself makes of one of them. A few seconds, most of it import.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,9 @@ TEXT = [
     "small models are made on the spot, and they know nothing",
     "café, naïve, Straße, 北京, 🦊 and other words that take several bytes",
 ] * 20
+
+PROMPT = "the quick brown fox"
+TEMPERATURE = 0.2
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}{% endfor %}"
@@ -94,6 +99,24 @@ def make(folder: Path) -> None:
                    pad_token_id=words.pad_token_id, eos_token_id=words.sep_token_id,
                    decoder_start_token_id=words.pad_token_id)
     ), words)  # fmt: skip
+
+    expect(folder)
+
+
+def expect(folder: Path) -> None:
+    """Write down what `gpt2` goes on with, always taking the likeliest token, and how likely the first ones are."""
+    import torch
+    import transformers as t
+
+    tokenizer = t.AutoTokenizer.from_pretrained(folder / "gpt2")
+    model = t.AutoModelForCausalLM.from_pretrained(folder / "gpt2")
+    ids = tokenizer(PROMPT, return_tensors="pt")
+    with torch.inference_mode():
+        written = model.generate(**ids, max_new_tokens=12, do_sample=False, pad_token_id=0)
+        scores = t.TopKLogitsWarper(4)(None, model(**ids).logits[:, -1] / TEMPERATURE)[0]
+    shares = {number: share for number, share in enumerate(scores.softmax(-1).tolist()) if share > 0}
+    greedy = written[0, ids["input_ids"].shape[1] :].tolist()
+    (folder / "expected.json").write_text(json.dumps({"greedy": greedy, "shares": shares}))
 
 
 def _save(folder: Path, model: Any, tokenizer: Any) -> None:

@@ -26,6 +26,10 @@ class Thing:
         self.is_busy = False
         self.closed = False
 
+    def describe(self) -> dict[str, Any]:
+        """Say nothing more."""
+        return {}
+
     def close(self) -> None:
         """Let go of the body."""
         self.closed = True

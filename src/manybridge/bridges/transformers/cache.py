@@ -38,6 +38,9 @@ class Cached(Protocol):
     def body(self) -> Any:
         """The object that holds the memory; watched, never held."""
 
+    def describe(self) -> dict[str, Any]:
+        """Further facts about it, for people."""
+
     def close(self) -> None:
         """Let go of everything."""
 
@@ -242,6 +245,7 @@ class ModelCache(Generic[V]):
                     "in_use": entry.leases > 0 or entry.value.is_busy,
                     "uses": entry.uses,
                     "idle_seconds": round(now - entry.last_used, 3),
+                    **entry.value.describe(),
                 }
                 for entry in entries
             ]
@@ -252,7 +256,7 @@ class ModelCache(Generic[V]):
             devices = {entry.value.device for entry in self._entries.values()} | {"cpu"}
             return {
                 **self._counts,
-                "models": len(self._entries),
+                "loaded": len(self._entries),
                 "bytes": {device: self.used(device) for device in sorted(devices)},
                 "last_evictions": [asdict(eviction) for eviction in self._evictions],
             }

@@ -81,6 +81,15 @@ class LoadedModel:
         """What holds the memory."""
         return self.module
 
+    def describe(self) -> dict[str, Any]:
+        """Facts for `transformers:loaded_models`."""
+        return {
+            "task": self.plan.task,
+            "dtype": self.plan.dtype,
+            "max_tokens": self.max_tokens,
+            "batching": self.batcher.stats(),
+        }
+
     def close(self) -> None:
         """End the thread and let go of the tensors."""
         self.batcher.close()
