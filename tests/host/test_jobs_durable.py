@@ -172,13 +172,15 @@ async def test_only_one_of_two_hosts_runs_an_interrupted_job_again(store: Store,
     assert [await job.result(10) for job in jobs] == [{"slept": 0.3}] * 2
 
 
-async def test_a_job_whose_bridge_is_gone_can_not_run_again(store: Store, start: HostStarter) -> None:
-    """It is interrupted."""
-    await store.save_job(left_behind(idempotent=True, bridge="removed"))
+async def test_a_job_waits_for_a_host_that_has_its_bridge(store: Store, start: HostStarter) -> None:
+    """Another program with the same store does not decide about it; it can be cancelled."""
+    await store.save_job(left_behind(idempotent=True, bridge="elsewhere", state="queued"))
     job = (await start(store)).get_job("job-1")
 
+    assert (job.state, await job.wait(0.01)) == (JobState.QUEUED, False)
+    assert await job.cancel()
     assert job.error is not None
-    assert (job.state, job.error.details["interrupted"]) == (JobState.FAILED, True)
+    assert (job.state, job.error.details["stopped_by"]) == (JobState.CANCELLED, "queue")
 
 
 async def test_a_host_that_closes_leaves_what_may_run_again_to_the_next(store: Store, start: HostStarter) -> None:

@@ -17,6 +17,7 @@ from manybridge.cli.doctor import doctor
 from manybridge.cli.env import env_app
 from manybridge.cli.exit_codes import ExitCode
 from manybridge.cli.init_command import init
+from manybridge.cli.jobs import jobs_app
 from manybridge.cli.resources import resources_app
 from manybridge.cli.serve import serve
 from manybridge.cli.stubs import stubs
@@ -58,6 +59,9 @@ def _with_config(path: str) -> dict[str, object]:
     defaults: dict[str, object] = {name: {"config": path} for name in ("call", "doctor", "serve", "stubs")}
     defaults["env"] = {name: {"config": path} for name in ("lock", "sync", "list", "scan", "gc", "export")}
     defaults["config"] = {"show": {"config": path}}
+    defaults["jobs"] = {
+        name: {"config": path} for name in ("run", "list", "show", "watch", "result", "cancel", "delete")
+    }
     defaults["resources"] = {name: {"config": path} for name in ("types", "create", "list", "get", "execute", "delete")}
     return defaults
 
@@ -76,6 +80,7 @@ app.command()(init)
 app.command()(doctor)
 app.command()(call)
 app.add_typer(resources_app, name="resources")
+app.add_typer(jobs_app, name="jobs")
 app.add_typer(env_app, name="env")
 app.add_typer(config_app, name="config")
 app.command()(serve)

@@ -12,7 +12,7 @@ from math import inf
 from types import TracebackType
 from typing import Any, Self
 
-from manybridge.errors import ClosedError, ManybridgeError, RegistryError
+from manybridge.errors import ClosedError, ManybridgeError
 from manybridge.host.arguments import (
     checked_args,
     checked_name,
@@ -38,6 +38,7 @@ from manybridge.host.store_access import StoreAccess, locate_store
 from manybridge.host.streams import AsyncStream
 from manybridge.host.tasks import TaskSet
 from manybridge.host.tools import ToolRegistry
+from manybridge.store.records import JobRecord
 
 _log = logging.getLogger("manybridge.host")
 
@@ -55,8 +56,9 @@ class AsyncMLBridge:
     `InvalidArgumentError`. Cancelling the task of a call stops the call's work.
     """
 
-    def __init__(self, config: ConfigSource = None) -> None:
+    def __init__(self, config: ConfigSource = None, *, take_over_jobs: bool = True) -> None:
         loaded = read_config(config)
+        self._take_over_jobs = take_over_jobs
         self._config = loaded.config
         self._registry = Registry(loaded.config, folder=loaded.path.parent if loaded.path is not None else None)
         self._tools = ToolRegistry()
@@ -74,13 +76,17 @@ class AsyncMLBridge:
         self._router: Router
 
     @classmethod
-    def from_config(cls, source: ConfigSource = None) -> Self:
+    def from_config(cls, source: ConfigSource = None, *, take_over_jobs: bool = True) -> Self:
         """Make a host from a TOML file, a folder, a mapping, a `HostConfig`, or None: the nearest `manybridge.toml`.
+
+        Args:
+            source: as above.
+            take_over_jobs: run jobs again that another host left in the store. A host for one call leaves them.
 
         Raises:
             ConfigError: anything in it is wrong.
         """
-        return cls(source)
+        return cls(source, take_over_jobs=take_over_jobs)
 
     # ------------------------------------------------------------------ life
 
@@ -294,12 +300,11 @@ class AsyncMLBridge:
     async def _restore_jobs(
         self, store: DurableJobs, host: str, announce: Callable[[], Awaitable[None]] | None, take_over: bool
     ) -> None:
-        for record in await self._jobs.attach(store, host, announce, take_over=take_over):
-            try:
-                pool = self.pool(record.bridge)
-            except RegistryError:
-                await self._jobs.give_up(record)
-                continue
+        def can_run(record: JobRecord) -> bool:
+            return take_over and record.bridge in self.bridges()
+
+        for record in await self._jobs.attach(store, host, announce, can_run):
+            pool = self.pool(record.bridge)
             job = self._jobs.revive(record, partial(_has_no_worker, pool), await self._jobs.next_event(record))
             job.note("the host that ran this job has ended; it runs again from its beginning")
             self._begin_job(job, pool, CallOptions(session=record.session))
@@ -588,8 +593,12 @@ class AsyncMLBridge:
         self._router = Router(self._pools, self._sessions, self._resources, self._tools, self._access)
         self._pools.start()
         if self._access.shared:
-            self._restore = partial(self._restore_jobs, self._access.store, self._access.host, self._access.announce)
-            self._tasks.start(self._restore_early(), "jobs of the store")
+            access = self._access
+            self._restore = partial(
+                self._restore_jobs, access.store, access.host, access.announce, self._take_over_jobs
+            )
+            if self._take_over_jobs:
+                self._tasks.start(self._restore_early(), "jobs of the store")
 
     def pool(self, bridge: str | None) -> Pool:
         """Return the pool of a bridge. For `MLBridge` and gateways."""

@@ -51,9 +51,8 @@ class JobTable:
         self,
         store: DurableJobs,
         host: str,
-        announce: Callable[[], Awaitable[None]] | None = None,
-        *,
-        take_over: bool = True,
+        announce: Callable[[], Awaitable[None]] | None,
+        can_run: Callable[[JobRecord], bool],
     ) -> list[JobRecord]:
         """Keep jobs in a store from now on, and learn what it has. May be called again where it failed.
 
@@ -61,7 +60,8 @@ class JobTable:
             store: opened.
             host: this host's id there.
             announce: makes sure that this host counts as living there; None where that is done.
-            take_over: claim the interrupted jobs that are to be run again.
+            can_run: whether an interrupted job that is to be run again can be run here. One that can't waits for a host
+                that can, or for a cancel.
 
         Returns:
             The interrupted jobs that are to be run again, and are this host's now. All others are marked as failed.
@@ -80,7 +80,7 @@ class JobTable:
             if is_final(record) or (record.host in living and record.host != host):
                 self._jobs[record.id] = StoredJob(record, store)
             elif record.idempotent:
-                if take_over and await self._claim(store, record, host):
+                if can_run(record) and await self._claim(store, record, host):
                     again.append(record)
                 else:
                     self._jobs[record.id] = StoredJob(record, store)
@@ -161,11 +161,6 @@ class JobTable:
         if self._journal is not None:
             self._journal.began(job)
         return job
-
-    async def give_up(self, record: JobRecord) -> None:
-        """An interrupted job can't be run again: its bridge is not there any more."""
-        assert self._store is not None
-        await self._give_up(self._store, record)
 
     def with_key(self, bridge: str, key: str, what: object) -> AsyncJob | None:
         """Return the job that was submitted with an idempotency key, unless it failed or was forgotten.

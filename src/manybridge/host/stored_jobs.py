@@ -7,7 +7,7 @@ from dataclasses import replace
 from time import monotonic, time
 from typing import Any, Final, Protocol
 
-from manybridge.errors import ManybridgeError, error_for
+from manybridge.errors import CallCancelledError, ManybridgeError, error_for
 from manybridge.host.job_cancels import request_cancel, without_request
 from manybridge.host.job_events import READ_AT_ONCE, with_gaps
 from manybridge.host.jobs import FINAL_STATES, AsyncJob, JobState, checked_from_seq
@@ -94,7 +94,7 @@ class StoredJob(AsyncJob):
         self._learn(record)
 
     async def cancel(self) -> bool:
-        """Ask its host to stop it, and wait until that is done.
+        """Ask its host to stop it, and wait until that is done. One that waits for a host is stopped here.
 
         Raises:
             ManybridgeError: `timeout`: its host has not answered; the request stays.
@@ -102,6 +102,10 @@ class StoredJob(AsyncJob):
         await self.look()
         if self.done:
             return False
+        if self.host not in await self._store.living_hosts():
+            await self._store.save_job(_cancelled(self._record))
+            await self.look()
+            return True
         await request_cancel(self._store, self.id)
         if not await self.wait(CANCEL_PATIENCE):
             text = f"the host that runs job {self.id} has not stopped it within {CANCEL_PATIENCE:g} s; it was asked to"
@@ -136,6 +140,12 @@ def interrupted(record: JobRecord) -> JobRecord:
     return replace(
         record, state=str(JobState.FAILED), error=error.to_info().to_object(), result=None, finished_at=time()
     )
+
+
+def _cancelled(record: JobRecord) -> JobRecord:
+    details = {"job": record.id, "command": record.command, "stopped_by": "queue"}
+    error = CallCancelledError(f"job {record.id} was cancelled; no host ran it", details=details)
+    return replace(record, state=str(JobState.CANCELLED), error=error.to_info().to_object(), finished_at=time())
 
 
 def is_final(record: JobRecord) -> bool:
