@@ -19,7 +19,7 @@ def test_the_bridge_alone_is_enough() -> None:
     found = parse(["mock"])
     assert (found.bridge, found.mode, found.load, found.zygote) == ("mock", "standalone", "eager", False)
     assert (found.worker_id, found.name, found.generation, found.max_concurrency) == (None, None, 0, None)
-    assert (found.max_frame_bytes, found.cancel_grace_ms) == (DEFAULT_MAX_FRAME_BYTES, 500)
+    assert (found.max_frame_bytes, found.cancel_grace_ms, found.sandbox) == (DEFAULT_MAX_FRAME_BYTES, 500, "required")
     assert bridge_options(found) == {}
 
 
@@ -41,6 +41,7 @@ def test_values_may_follow_an_equals_sign() -> None:
         ["mock", "--max-frame-bytes", str(MIN_FRAME_BYTES - 1)],
         ["mock", "--cancel-grace-ms", "-1"],
         ["mock", "--load", "later"],
+        ["mock", "--sandbox", "off"],
     ],
 )
 def test_a_wrong_argument_ends_with_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
