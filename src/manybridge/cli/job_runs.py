@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -97,33 +99,71 @@ async def detach(run: JobRun) -> str:
     select_bridge(run.bridge, run.config)  # what is wrong there is said here
     id = run.id or f"job-{secrets.token_hex(6)}"
     with tempfile.TemporaryFile() as said:
-        process = _start(run, id, said)
+        process = await asyncio.to_thread(_Detached, run, id, said)
         async with opened(location) as store:
             waited = 0.0
-            while await store.get_job(id) is None and process.poll() is None and waited < START_SECONDS:
+            while await store.get_job(id) is None and not process.ended() and waited < START_SECONDS:
                 await asyncio.sleep(LOOK_SECONDS)
                 waited += LOOK_SECONDS
-            if await store.get_job(id) is not None:
-                return id
-        process.terminate()
+            is_there = await store.get_job(id) is not None
+        process.leave(stop=not is_there)
+        if is_there:
+            return id
         said.seek(0)
         raise _start_error(said.read().decode(errors="replace"))
 
 
-def _start(run: JobRun, id: str, log: Any) -> subprocess.Popen[bytes]:
+class _Detached:
+    """A process that is nobody's child: it outlives the terminal, and no one has to collect it.
+
+    Owner of a pipe whose other end only that process has: it ends with it.
+    """
+
+    def __init__(self, run: JobRun, id: str, log: Any) -> None:
+        self._pipe, others_end = os.pipe()
+        os.set_blocking(self._pipe, False)
+        spare = 3 if others_end != 3 else 4  # a shell gives what it starts in the background no input of its own
+        script = f'exec {spare}<&0; "$@" <&{spare} {spare}<&- >/dev/null & echo $!'
+        shell = ["/bin/sh", "-c", script, "sh", *_command(run, id)]
+        given = json.dumps(run.arguments)  # not on the command line, which everybody can read
+        with tempfile.TemporaryFile("w+") as arguments:
+            arguments.write(given)
+            arguments.seek(0)
+            try:
+                said = subprocess.run(
+                    shell,
+                    stdin=arguments,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    pass_fds=(others_end,),
+                    start_new_session=True,
+                    check=True,
+                ).stdout
+            finally:
+                os.close(others_end)
+        self._pid = int(said)
+
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        try:
+            return os.read(self._pipe, 1) == b""
+        except BlockingIOError:
+            return False
+
+    def leave(self, *, stop: bool) -> None:
+        """Leave it alone, or end it."""
+        if stop and not self.ended():
+            os.kill(self._pid, signal.SIGTERM)
+        os.close(self._pipe)
+
+
+def _command(run: JobRun, id: str) -> list[str]:
     command = [sys.executable, "-m", "manybridge.cli.entry", "jobs", "run", run.bridge, run.command, "-", "--json"]
     command += ["--id", id]
     command += ["--resume"] if run.resume else []
     command += [] if run.timeout is None else ["--timeout", str(run.timeout)]
     command += [] if run.session is None else ["--session", run.session]
-    command += [] if run.config is None else ["--config", str(run.config)]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True
-    )
-    assert process.stdin is not None
-    with process.stdin:
-        process.stdin.write(json.dumps(run.arguments).encode())  # not on the command line, which everybody can read
-    return process
+    return command + ([] if run.config is None else ["--config", str(run.config)])
 
 
 def _start_error(text: str) -> ManybridgeError:
