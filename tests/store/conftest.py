@@ -13,7 +13,10 @@ from manybridge.store.base import Store
 from manybridge.store.liveness import this_host
 from manybridge.store.memory import MemoryStore
 from manybridge.store.opening import open_store
+from tests.store.hosts import durable_host, store_config
 from tests.store.postgresql import Server, find_programs
+
+__all__ = ["durable_host", "store_config"]
 
 KINDS = ("memory", "sqlite", "postgresql")
 

@@ -190,7 +190,8 @@ def _run(
 async def _hosted(selected: Selected, work: Work, *, as_json: bool) -> Any:
     from manybridge.host.bridge import AsyncMLBridge
 
-    async with AsyncMLBridge.from_config(selected.host_config(show_output=not as_json, keep=True)) as ml:
+    config = selected.host_config(show_output=not as_json, keep=True)
+    async with AsyncMLBridge.from_config(config, take_over_jobs=False) as ml:
         return await work(ml, selected.name)
 
 

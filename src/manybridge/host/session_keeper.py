@@ -205,6 +205,7 @@ class SessionKeeper:
             stored = await self._access.store.get_session(session.id)
             if stored is not None:
                 session.expires_at = session.stored_until = monotonic() + stored.expires_in
+                session.lease = stored.lease_seconds
                 return
             if self._table.known(session.id) is session and not session.busy:
                 self._table.close(session.id)

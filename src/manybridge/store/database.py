@@ -10,7 +10,9 @@ A transaction runs to its end even when its caller is cancelled: a commit that i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
 from typing import Any, Final, Generic, TypeVar
@@ -20,8 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from manybridge.errors import StoreError
-from manybridge.protocol.errors import ErrorCode
-from manybridge.store.failures import Reason, closed_error, lost_connection, made_error, store_error
+from manybridge.store.failures import closed_error, lost_connection, store_error
 from manybridge.store.schema import needs_upgrade, upgrade
 from manybridge.store.urls import StoreUrl
 
@@ -71,7 +72,7 @@ class Database:
                 self._engines = [self._postgresql_engine()]
             if await self.read(lambda connection: connection.run_sync(needs_upgrade, self.url), "open"):
                 await self.write(lambda connection: connection.run_sync(upgrade, self.url), "open")
-        except OSError as error:
+        except (OSError, sqlite3.Error) as error:
             raise store_error(error, self.url, "open") from error
         except BaseException:
             await self._dispose()
@@ -127,9 +128,7 @@ class Database:
                 return await transaction.run()
             except StoreError:
                 raise
-            except (UnicodeEncodeError, OverflowError) as error:
-                raise made_error(_unfit(error), self.url, doing) from error
-            except (SQLAlchemyError, OSError, TimeoutError) as error:
+            except (SQLAlchemyError, OSError, TimeoutError, UnicodeEncodeError, OverflowError) as error:
                 gone = self.url.kind == "postgresql" and lost_connection(error)
                 if transaction.committing and gone:
                     raise _unknown(error, self.url, doing) from error
@@ -222,10 +221,6 @@ async def _rolled_back(transaction: Any) -> None:
         return  # the connection is gone, and the transaction with it; the first error says why
 
 
-def _unfit(error: ValueError | OverflowError) -> Reason:
-    return Reason("unfit_value", f"a value can't be kept ({error})", ErrorCode.INVALID_ARGUMENT)
-
-
 def _unknown(error: BaseException, url: StoreUrl, doing: str) -> StoreError:
     made = store_error(error, url, doing)
     made.details["unknown"] = True
@@ -241,8 +236,9 @@ def _make_file(url: StoreUrl) -> None:
 
     Raises:
         OSError: it can't be made.
+        sqlite3.Error: it can't be opened. Found out here, because aiosqlite does not wait for the thread of a
+            connection that failed.
     """
-    try:
+    with contextlib.suppress(FileExistsError):
         os.close(os.open(url.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    except FileExistsError:
-        return
+    sqlite3.connect(url.path).close()

@@ -38,6 +38,9 @@ _CORRUPTED: Final = Reason(
 _UNREACHABLE: Final = Reason("unreachable", "the database server does not answer; check that it runs", retryable=True)
 _REFUSED: Final = Reason("refused", "the database server refuses us; check user, password, database and rights")
 _CLOSED: Final = Reason("closed", "the store was closed")
+_UNFIT: Final = Reason(
+    "unfit_value", "a text can't be kept (a lone surrogate, or a NUL character)", ErrorCode.INVALID_ARGUMENT
+)
 
 # sqlite3 has names for extended codes too (SQLITE_READONLY_DBMOVED, SQLITE_IOERR_WRITE): the beginning decides.
 _OF_SQLITE: Final[tuple[tuple[str, Reason], ...]] = (
@@ -65,6 +68,7 @@ _OF_POSTGRESQL: Final[tuple[tuple[str, Reason], ...]] = (
     ("55P03", _LOCKED),
     ("40", Reason("contended", "other hosts changed the same records at the same time; try again", retryable=True)),
     ("25006", Reason("read_only", "the database server is read-only (a standby?); connect to the primary")),
+    ("22", _UNFIT),
     ("28", _REFUSED),
     ("3D", _REFUSED),
     ("42501", _REFUSED),
@@ -138,6 +142,8 @@ def _reason_of(cause: BaseException, url: StoreUrl) -> Reason | None:
     state = _sqlstate(cause)
     if state is not None:
         return _by_prefix(state, _OF_POSTGRESQL)
+    if isinstance(cause, (ValueError, OverflowError)):  # asyncpg's errors about arguments are ValueErrors
+        return _UNFIT
     if url.kind == "postgresql" and lost_connection(cause):
         return _UNREACHABLE
     return _OF_OS.get(cause.errno or 0) if isinstance(cause, OSError) else None

@@ -6,6 +6,7 @@ A program that keeps nothing gets no file and does not pay for the import of SQL
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Awaitable, Callable
 from importlib import import_module
@@ -144,12 +145,11 @@ async def _imported(name: str) -> Any:
             done.set_result(None)
 
     def work() -> None:
-        try:
+        with contextlib.suppress(Exception):  # raised below, where somebody waits for it
             import_module(name)
-        finally:
-            loop.call_soon_threadsafe(finish)
+        loop.call_soon_threadsafe(finish)
 
     thread = threading.Thread(target=work, name=f"import {name}", daemon=True)
     thread.start()
     await done
-    return import_module(name)  # its error, if it has one, is raised here
+    return import_module(name)

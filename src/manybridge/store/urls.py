@@ -46,7 +46,7 @@ def parse_store_url(text: str, folder: Path | None = None) -> StoreUrl:
     if scheme == "sqlite":
         return _sqlite(parts.netloc, parts.path, parts.query, folder or Path.cwd())
     if scheme in {"postgresql", "postgres"}:
-        shown = urlunsplit(("postgresql", parts.netloc.rpartition("@")[2], parts.path, "", ""))
+        shown = f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
         return StoreUrl("postgresql", shown, dsn=urlunsplit(parts._replace(scheme="postgresql")))
     raise _wrong(f"{scheme}:..." if scheme else "no scheme")
 
