@@ -31,13 +31,12 @@ def llm() -> Iterator[Endpoint]:
         yield endpoint
 
 
-@pytest.fixture
-def config(llm: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def config(llm: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """Configure two LangChain workers that ask the local endpoint."""
-    monkeypatch.setenv("LOCAL_LLM_KEY", KEY)
     options = {
         "model": MODEL, "embedding_model": MODEL, "base_url": llm.openai_base, "api_key_env": "LOCAL_LLM_KEY",
-        "memory_folder": str(tmp_path / "threads"), "allow_modules": ["crew"],
+        "memory_folder": str(tmp_path_factory.mktemp("threads")), "allow_modules": ["crew"],
         "search_path": [str(Path(__file__).parents[1] / "bridges" / "langchain")],
     }  # fmt: skip
     langchain = {
@@ -48,7 +47,17 @@ def config(llm: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> di
         "environment": {"NO_PROXY": "127.0.0.1"},
         "options": options,
     }
-    return {"default": "langchain", "bridges": {"langchain": langchain}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOCAL_LLM_KEY", KEY)
+        yield {"default": "langchain", "bridges": {"langchain": langchain}}
+
+
+@pytest.fixture
+def ml(config: dict[str, Any]) -> Iterator[MLBridge]:
+    """A host that is ready."""
+    with MLBridge.from_config(config) as made:
+        made.call("langchain", "common:warm_up", timeout=PATIENCE)
+        yield made
 
 
 def where_is(city: str) -> str:
@@ -61,127 +70,124 @@ def worker_pids(ml: MLBridge) -> set[int]:
     return {worker["pid"] for worker in ml.health(probe=False)["bridges"]["langchain"]["workers"]}
 
 
-def test_everything_that_an_adapter_makes_works_and_goes(config: dict[str, Any]) -> None:
-    """Prompt, chain, tool, memory and agent, blocking, on a pool of two."""
-    with MLBridge.from_config(config) as ml:
-        langchain = ml.get_adapter("langchain")
-        prompt = langchain.create_prompt("What is {a} + {b}?", timeout=PATIENCE)
-        assert prompt.format(a=1, b=2).text == "What is 1 + 2?"
+def test_everything_that_an_adapter_makes_works_and_goes(ml: MLBridge) -> None:
+    """Prompt, chain, tool, memory and agent, blocking, on a pool."""
+    langchain = ml.get_adapter("langchain")
+    prompt = langchain.create_prompt("What is {a} + {b}?", timeout=PATIENCE)
+    assert prompt.format(a=1, b=2).text == "What is 1 + 2?"
 
-        chain = langchain.create_chain(prompt, parser="json")
-        assert chain.invoke(a=1, b=2).output == 3
-        stream = chain.stream(a=2, b=2)
-        assert [event.data["kind"] for event in stream if event.event == "chunk"] == ["token", "update"]
-        assert stream.result["output"] == 4
-        outputs = chain.batch([{"a": n, "b": 1} for n in range(5)] + [{"a": 1}])
-        assert [getattr(each, "output", None) for each in outputs] == [1, 2, 3, 4, 5, None]
-        assert isinstance(outputs[5], ManybridgeError)
+    chain = langchain.create_chain(prompt, parser="json")
+    assert chain.invoke(a=1, b=2).output == 3
+    stream = chain.stream(a=2, b=2)
+    assert [event.data["kind"] for event in stream if event.event == "chunk"] == ["token", "update"]
+    assert stream.result["output"] == 4
+    outputs = chain.batch([{"a": n, "b": 1} for n in range(5)] + [{"a": 1}])
+    assert [getattr(each, "output", None) for each in outputs] == [1, 2, 3, 4, 5, None]
+    assert isinstance(outputs[5], ManybridgeError)
 
-        tool = langchain.create_tool(function="crew.tools:double")
-        assert tool.invoke(number=4) == 8
+    tool = langchain.create_tool(function="crew.tools:double")
+    assert tool.invoke(number=4) == 8
 
-        memory = langchain.create_memory("sqlite", "orders")
-        agent = langchain.create_agent(tools=[where_is, tool], memory=memory)
-        answer = agent.invoke("Weather of Paris?", thread_id="t")
-        assert (answer.output, [call["name"] for call in answer.tool_calls]) == ("rain in Paris", ["where_is"])
-        assert agent.invoke("Please double number 4", thread_id="t").output == "8"
-        assert memory.threads() == agent.threads() == ["t"]
-        assert len(memory.history("t")) == 8
-        assert memory.append("t", "thanks")[-1]["content"] == "thanks"
-        assert memory.delete_thread("t")
+    memory = langchain.create_memory("sqlite", "orders")
+    agent = langchain.create_agent(tools=[where_is, tool], memory=memory)
+    answer = agent.invoke("Weather of Paris?", thread_id="t")
+    assert (answer.output, [call["name"] for call in answer.tool_calls]) == ("rain in Paris", ["where_is"])
+    assert agent.invoke("Please double number 4", thread_id="t").output == "8"
+    assert memory.threads() == agent.threads() == ["t"]
+    assert len(memory.history("t")) == 8
+    assert memory.append("t", "thanks")[-1]["content"] == "thanks"
+    assert memory.delete_thread("t")
 
-        kinds = [event.data["kind"] for event in agent.stream("Weather of Rome?") if event.event == "chunk"]
-        assert [kind for kind in kinds if kind != "token"] == ["update", "tool_start", "tool_end", "update", "update"]
+    kinds = [event.data["kind"] for event in agent.stream("Weather of Rome?") if event.event == "chunk"]
+    assert [kind for kind in kinds if kind != "token"] == ["update", "tool_start", "tool_end", "update", "update"]
 
-        assert langchain.invoke("6 * 7").text == "42"
-        assert len(langchain.embed(["a", "b"])) == 2
-        assert "openai" in langchain.list_providers()["installed"]
-        made = (prompt, chain, tool, memory, agent)
-        assert {each.type for each in ml.list_resources("langchain")} == {"prompt", "chain", "tool", "memory", "agent"}
-        for each in made:
-            each.delete()
-        assert ml.list_resources("langchain") == []
+    assert langchain.invoke("6 * 7").text == "42"
+    assert len(langchain.embed(["a", "b"])) == 2
+    assert "openai" in langchain.list_providers()["installed"]
+    made = (prompt, chain, tool, memory, agent)
+    assert {each.type for each in ml.list_resources("langchain")} == {"prompt", "chain", "tool", "memory", "agent"}
+    for each in made:
+        each.delete()
+    assert ml.list_resources("langchain") == []
 
 
-async def test_host_tools_are_awaited_together_and_may_refuse(config: dict[str, Any]) -> None:
-    """Coroutines of this process: every call of one turn is under way before any is done."""
+async def test_host_tools_are_awaited_together_and_may_fail_in_every_way(config: dict[str, Any]) -> None:
+    """Coroutines of this process: all of one turn are under way before any is done; they refuse, hang, and lie."""
     arrived = asyncio.Event()
     waiting = 0
 
-    async def weather(city: str) -> str:
+    async def weather(city: str) -> Any:
         """Weather of a city."""
         nonlocal waiting
         if city == "Area51":
             raise PermissionError("not for you")
+        if city == "Never":
+            await asyncio.Event().wait()
+        if city == "Odd":
+            return object()
         waiting += 1
         if waiting == 3:
             arrived.set()
         await arrived.wait()
         return f"rain in {city}"
 
-    async with AsyncMLBridge.from_config(config) as ml:
-        langchain = ml.get_adapter()
+    async with AsyncMLBridge.from_config(config) as host:
+        langchain = host.get_adapter()
         agent = await langchain.create_agent(tools=[weather], timeout=PATIENCE)
         answer = await agent.invoke("weather in Paris; weather in Rome; weather in Oslo", timeout=PATIENCE)
         assert answer.output == "rain in Paris; rain in Rome; rain in Oslo"
-        refused = await agent.invoke("weather of Area51")
-        assert "PermissionError: not for you" in refused.output
-        strict = await langchain.create_agent(tools=[weather], tool_errors="caller")
-        with pytest.raises(ManybridgeError) as caught:
-            await strict.invoke("weather of Area51")
-        assert (caught.value.code, "not for you" in str(caught.value)) == ("handler_error", True)
+        assert "PermissionError: not for you" in (await agent.invoke("weather of Area51")).output
 
-
-async def test_a_host_tool_that_is_late_or_odd_is_an_error_of_its_own(config: dict[str, Any]) -> None:
-    """A deadline, and a result that JSON can't carry."""
-
-    async def weather(city: str) -> Any:
-        """Weather of a city."""
-        if city == "Oslo":
-            return object()
-        return await asyncio.Event().wait()
-
-    async with AsyncMLBridge.from_config(config) as ml:
-        langchain = ml.get_adapter()
-        agent = await langchain.create_agent(tools=[weather], tool_errors="caller", tool_timeout=0.1, timeout=PATIENCE)
-        with pytest.raises(ManybridgeError) as late:
-            await agent.invoke("weather in Rome")
-        assert late.value.code == "timeout"
-        with pytest.raises(ManybridgeError) as odd:
-            await agent.invoke("weather in Oslo")
-        assert "object" in str(odd.value)
+        strict = await langchain.create_agent(tools=[weather], tool_errors="caller", tool_timeout=0.2)
+        said = {"Area51": ("handler_error", "not for you"), "Never": ("timeout", "weather"), "Odd": (None, "object")}
+        for city, (code, text) in said.items():
+            with pytest.raises(ManybridgeError) as caught:
+                await strict.invoke(f"weather of {city}")
+            assert code in (None, caught.value.code)
+            assert text in str(caught.value)
         assert (await langchain.invoke("1 + 1")).text == "2"
 
 
-@pytest.mark.parametrize("memory", ["memory", {"kind": "sqlite", "name": "chats"}], ids=["memory", "sqlite"])
-def test_a_thread_survives_the_death_of_its_worker(config: dict[str, Any], memory: Any) -> None:
-    """Every worker is killed between two turns; the thread goes on, from the host's snapshot or from the file."""
-    with MLBridge.from_config(config) as ml:
-        agent = ml.get_adapter("langchain").create_agent(memory=memory, timeout=PATIENCE)
-        agent.invoke("1 + 1", thread_id="t", timeout=PATIENCE)
-        before = worker_pids(ml)
-        for pid in before:
-            os.kill(pid, signal.SIGKILL)
-        eventually(lambda: worker_pids(ml) and not worker_pids(ml) & before, PATIENCE)
+def test_threads_survive_the_death_of_their_workers(ml: MLBridge) -> None:
+    """Every worker is killed between two turns; a thread goes on, from the host's snapshot or from the file."""
+    langchain = ml.get_adapter("langchain")
+    agents = [langchain.create_agent(memory=memory) for memory in ("memory", {"kind": "sqlite", "name": "chats"})]
+    for agent in agents:
+        agent.invoke("1 + 1", thread_id="t")
+    before = worker_pids(ml)
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: worker_pids(ml) and not worker_pids(ml) & before, PATIENCE)
+    for agent in agents:
         assert agent.invoke("2 + 2", thread_id="t", timeout=PATIENCE).output == "4"
-        told = [message["content"] for message in agent.history("t")]
-        assert told == ["1 + 1", "2", "2 + 2", "4"]
+        assert [message["content"] for message in agent.history("t")] == ["1 + 1", "2", "2 + 2", "4"]
 
 
-async def test_forked_workers_never_get_each_others_answers(config: dict[str, Any]) -> None:
+def test_a_thread_in_a_file_survives_its_host(config: dict[str, Any]) -> None:
+    """And a chain by its description streams on any worker."""
+    memory = {"kind": "sqlite", "name": "lasting"}
+    for question, count in (("1 + 1", 2), ("2 + 2", 4)):
+        with MLBridge.from_config(config) as ml:
+            agent = ml.get_adapter("langchain").create_agent(memory=memory, timeout=PATIENCE)
+            agent.invoke(question, thread_id="t", timeout=PATIENCE)
+            assert len(agent.history("t")) == count
+            args = {"chain": {"prompt": "What is {a} + 1?", "parser": "str"}, "inputs": {"a": count}}
+            stream = ml.stream("langchain", "langchain:execute_chain", args)
+            tokens = [each.data["text"] for each in stream if each.event == "chunk" and each.data["kind"] == "token"]
+            assert "".join(tokens) == stream.result["output"] == str(count + 1)
+
+
+def test_forked_workers_never_get_each_others_answers(ml: MLBridge) -> None:
     """The zygote has imported and connected nothing; every answer is that of its own question."""
-    config["bridges"]["langchain"]["pool_size"] = 4
-    async with AsyncMLBridge.from_config(config) as ml:
-        await ml.call("langchain", "langchain:invoke", {"messages": "1 + 1"}, timeout=PATIENCE)
-        await ml.wait_ready("langchain", PATIENCE)
-        assert (await ml.stats())["bridges"]["langchain"]["zygote"]["used"]
-        questions = [{"messages": f"{n} + {n}"} for n in range(80)]
-        asked = [ml.call("langchain", "langchain:invoke", each, timeout=PATIENCE) for each in questions]
-        answers = [found["message"]["content"] for found in await asyncio.gather(*asked)]
-        assert answers == [str(2 * n) for n in range(80)]
-        workers = (await ml.health(probe=False))["bridges"]["langchain"]["workers"]
-        assert [worker["started_by"] for worker in workers] == ["zygote"] * 4
-        assert all(worker["requests"] > 1 for worker in workers)
+    ml.update_bridge("langchain", pool_size=4)
+    eventually(lambda: len(worker_pids(ml)) == 4, PATIENCE)
+    assert ml.stats()["bridges"]["langchain"]["zygote"]["used"]
+    questions = [{"command": "langchain:invoke", "args": {"messages": f"{n} + {n}"}} for n in range(80)]
+    answers = ml.batch("langchain", questions, timeout=PATIENCE, return_exceptions=False)
+    assert [found["message"]["content"] for found in answers] == [str(2 * n) for n in range(80)]
+    workers = ml.health(probe=False)["bridges"]["langchain"]["workers"]
+    assert [worker["started_by"] for worker in workers] == ["zygote"] * 4
+    assert all(worker["requests"] > 1 for worker in workers)
 
 
 CONFIGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

@@ -106,6 +106,8 @@ def test_mustache_is_a_format_too(lc: Stage) -> None:
     ("config", "where"),
     [
         ({"template": "broken {"}, "prompt"),
+        ({"template": "empty {}"}, "prompt"),
+        ({"template": "{a.__class__}"}, "prompt"),
         ({"template": SUM, "variables": ["a"]}, "prompt.variables"),
         ({"template": SUM, "partials": {"c": 1}}, "prompt.partials.c"),
         ({"template": [{"role": "x", "content": ""}]}, "prompt.template[0].role"),
@@ -430,6 +432,21 @@ def test_a_thread_goes_on_where_it_was(lc: Stage, memory: Any) -> None:
     assert lc.run(id, action="delete", thread_id="t")["deleted"]
     assert lc.run(id, action="threads") == {"threads": []}
     assert lc.run(id, action="history", thread_id="t")["messages"] == []
+
+
+def test_two_turns_of_one_thread_wait_for_each_other(lc: Stage) -> None:
+    """So neither loses the other's messages; turns of other threads go on meanwhile."""
+    id = lc.make("agent")
+    lc.llm.control(delay_ms=100)
+    sent = [
+        lc.worker.send("common:execute_resource", {"id": id, "inputs": {"messages": f"{n} + 1", "thread_id": thread}})
+        for n, thread in enumerate(["t", "t", "t", "u"])
+    ]
+    open_ = set(sent)
+    while open_:
+        open_.discard(lc.worker.read()["id"])
+    history = lc.run(id, action="history", thread_id="t")
+    assert sorted(m["content"] for m in history["messages"] if m["role"] == "assistant") == ["1", "2", "3"]
 
 
 def test_an_agent_without_memory_has_no_threads(lc: Stage) -> None:

@@ -14,6 +14,10 @@ MAX_TEXTS: Final = 2048
 """Of one call: what OpenAI takes in one request."""
 
 
+MAX_MODELS: Final = 8
+"""Embedding models kept open at the same time."""
+
+
 class Embedders:
     """Owner of the open embedding models. They share key and address with the chat model of the same provider.
 
@@ -48,6 +52,8 @@ class Embedders:
         settings = self._settings(name, session_id)
         key = (name, settings)
         if key not in self._open:
+            if len(self._open) >= MAX_MODELS:
+                self._open.pop(next(iter(self._open)))  # the oldest
             self._open[key] = self._make(name, settings)
         return self._open[key]
 

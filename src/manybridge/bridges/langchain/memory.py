@@ -29,6 +29,8 @@ KINDS: Final = ("memory", "sqlite")
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 BUSY_SECONDS: Final = 30.0
 """How long a write waits for other workers that write to the same file."""
+MAX_FILES: Final = 64
+"""SQLite files that one worker keeps open, each with a thread and three descriptors; they stay open while it lives."""
 MAX_THREAD_LENGTH: Final = 512
 """Characters of a thread's name; it is a key in every row."""
 
@@ -97,6 +99,12 @@ class Savers:
         """The checkpointer of that name, opened when first asked for."""
         async with self._opening:
             if name not in self._open:
+                if len(self._open) >= MAX_FILES:
+                    raise BridgeError(
+                        ErrorCode.OVERLOADED,
+                        f"this worker has {MAX_FILES} memory files open; use fewer names, with a thread for each user",
+                        retryable=False,
+                    )
                 self._open[name] = await self._connect(name)
             return self._open[name]
 

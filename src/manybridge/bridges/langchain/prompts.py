@@ -106,6 +106,10 @@ class Prompt:
         self.spec = spec
         self._template = _make_template(spec)
         found = set(self._template.input_variables)
+        if "" in found:
+            raise invalid(
+                spec.path, "the template can't be read: '{}' names no variable; write {{}} for braces in text"
+            )
         self.placeholders = {line.content for line in spec.lines if line.placeholder}
         self.optional = {line.content for line in spec.lines if line.optional}
         everything = found | self.optional
