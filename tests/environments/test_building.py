@@ -158,6 +158,20 @@ class TestBeforeAnyPythonStarts:
         assert not canary.sang
         assert (world.folders(), world.scratch()) == ([], [])
 
+    def test_uv_is_not_talked_into_starting_one(
+        self, world: World, canary: Canary, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Compiling bytecode starts the environment's interpreter; a user may have switched it on for all of uv."""
+        monkeypatch.setenv("UV_COMPILE_BYTECODE", "1")
+        world.locks.mkdir()
+        (world.locks / "uv.toml").write_text("[pip]\ncompile-bytecode = true\n")
+        make_wheel(world.wheels, "innocent", files={"innocent.pth": canary.line})
+
+        with pytest.raises(EnvironmentRefusedError):
+            world.build("innocent")
+
+        assert not canary.sang
+
     def test_the_canary_would_have_sung(self, world: World, canary: Canary) -> None:
         """What the tests above stand on: allowed by its hash, the same line runs."""
         make_wheel(world.wheels, "innocent", files={"innocent.pth": canary.line})

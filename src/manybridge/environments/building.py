@@ -7,6 +7,7 @@ compile bytecode. A wheel that carries a `.pth` file with code is found before a
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import time
@@ -139,7 +140,7 @@ class _Build:
             written = tree_size(self._folder)
             remove_tree(self._folder)
             if isinstance(error, OSError) and is_full(error):
-                raise self._disk_full(written, error.strerror or str(error)) from error
+                raise disk_full(self._settings.root, written, error.strerror or str(error)) from error
             raise
 
     def _install(self, cache: tuple[str, ...]) -> None:
@@ -246,7 +247,7 @@ class _Build:
         if done.status == 0:
             return
         if done.ran_out_of_space:
-            raise self._disk_full(tree_size(self._folder), done.explanation)
+            raise OSError(errno.ENOSPC, done.explanation)  # `run` makes the error, after it has cleaned up
         raise self._uv_failed(done)
 
     def _uv_failed(self, done: Done) -> Exception:
@@ -254,9 +255,6 @@ class _Build:
         if done.reason == "hash_mismatch":
             head += ": a file is not the one that was locked; nothing was kept"
         return failed(done.reason, f"{head}:\n{done.explanation}", bridge=self._lock.bridge, uv=done.explanation)
-
-    def _disk_full(self, written: int, said: str) -> Exception:
-        return disk_full(self._settings.root, written, said)
 
     def _identity(self) -> tuple[str, bytes]:
         return str((self._folder / "bin" / "python").readlink()), (self._folder / "pyvenv.cfg").read_bytes()

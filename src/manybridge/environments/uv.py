@@ -31,6 +31,8 @@ _NOT_INHERITED: Final = (
 _NO_SPACE: Final = re.compile(r"No space left on device|Disk quota exceeded|File too large|os error (?:27|28|122)\b")
 _WRONG_HASH: Final = re.compile(r"[Hh]ash mismatch|does not match|don't match", re.MULTILINE)
 _CONFLICT: Final = re.compile(r"No solution found|unsatisfiable|can't be satisfied|cannot be used", re.MULTILINE)
+_REFUSAL: Final = ("error:", "\u00d7")
+"""What the lines begin with in which uv says what is wrong; before them it says how far it got, and warns."""
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -59,9 +61,10 @@ class Done:
 
     @property
     def explanation(self) -> str:
-        """The words of uv itself, without the lines that only say how far it got."""
-        kept = [line.rstrip() for line in self.errors.splitlines() if not line.startswith(("Using ", "Resolved "))]
-        return "\n".join(kept).strip() or f"uv ended with {self.status}"
+        """The words of uv itself, from the line on in which it says what is wrong."""
+        lines = [line.rstrip() for line in self.errors.splitlines()]
+        first = next((number for number, line in enumerate(lines) if line.lstrip().startswith(_REFUSAL)), 0)
+        return "\n".join(lines[first:]).strip() or f"uv ended with {self.status}"
 
 
 def find_uv(settings: Settings) -> str:
