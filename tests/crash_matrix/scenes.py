@@ -203,7 +203,7 @@ def crash_loop(ml: MLBridge) -> Seen:
         assert watch(lambda: ml.call(CELL, "faulty:echo", {"value": 1})).text == "worker_start_failed, exit 3"
     refused = watch(lambda: ml.call(CELL, "faulty:echo", {"value": 1}))
     assert refused.error is not None
-    assert refused.error.details["cause"]["code"] == "worker_start_failed"
+    assert refused.error.details["last_failure"]["code"] == "worker_start_failed"
     ml.update_bridge(CELL, options={})
     return refused
 

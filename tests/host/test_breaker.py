@@ -65,7 +65,7 @@ def test_too_many_crashes_within_the_window_open_it() -> None:
 
     assert (tested.state, tested.wait(1.0)) == (BreakerState.OPEN, None)
     assert (error.code, error.retryable, error.details["retry_after"]) == ("circuit_open", True, 60.0)
-    assert error.details["cause"]["details"] == {"signal": "SIGKILL"}
+    assert error.details["last_failure"]["details"] == {"signal": "SIGKILL"}
 
 
 def test_one_start_is_tried_when_the_wait_is_over() -> None:

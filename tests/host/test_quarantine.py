@@ -21,9 +21,9 @@ def test_a_request_that_runs_code_of_the_bridge_is_blamed(command: str) -> None:
     """Two deaths are enough."""
     quarantine = Quarantine(60.0)
     for _ in range(2):
-        quarantine.blame(call(command), monotonic())
+        quarantine.blame([call(command)], "segfault", monotonic())
 
-    refusal = quarantine.refusal(call(command))
+    refusal = quarantine.examine(call(command))
 
     assert refusal is not None
     assert refusal.code == "quarantined"
@@ -34,6 +34,6 @@ def test_a_request_that_the_control_lane_answers_is_never_to_blame(command: str)
     """It met a dying worker; it ran nothing that could kill one."""
     quarantine = Quarantine(60.0)
     for _ in range(5):
-        quarantine.blame(call(command), monotonic())
+        quarantine.blame([call(command)], "segfault", monotonic())
 
-    assert quarantine.refusal(call(command)) is None
+    assert quarantine.examine(call(command)) is None

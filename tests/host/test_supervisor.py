@@ -140,8 +140,8 @@ async def test_workers_that_crash_again_and_again_open_the_breaker(fake_pool: Po
     with pytest.raises(OverloadedError) as caught:
         await fake.call("echo", timeout=5)
     assert caught.value.code == "circuit_open"
-    assert caught.value.details["cause"]["code"] == "worker_crashed"
-    assert caught.value.details["cause"]["details"]["exit_code"] == 2
+    assert caught.value.details["last_failure"]["code"] == "worker_crashed"
+    assert caught.value.details["last_failure"]["details"]["exit_code"] == 2
 
 
 async def test_a_worker_is_replaced_after_its_share_of_requests(fake_pool: PoolMaker) -> None:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 from manybridge.errors import ManybridgeError, OverloadedError
+from manybridge.host.causes import cause_of
 from manybridge.host.config import RestartConfig
 from manybridge.protocol.errors import ErrorCode
 
@@ -33,8 +34,11 @@ class Breaker:
     """Counts crashes of one bridge's workers. Owner of that history.
 
     closed -> open: `max_crashes` within `window`, or a start that failed for a lasting reason.
-    open -> half_open: the wait is over and somebody wants a worker; one start is tried.
-    half_open -> closed: it became ready. half_open -> open: it did not.
+    open -> half_open: the wait is over and somebody wants a worker; exactly one is started.
+    half_open -> closed: it has proven itself. half_open -> open: it has not.
+
+    What a proof is depends on what opened it. Where starts had failed, becoming ready is one. Where workers had died in
+    service, becoming ready says nothing: the one worker gets one call at a time until it has answered one.
     """
 
     def __init__(self, policy: RestartConfig) -> None:
@@ -47,16 +51,20 @@ class Breaker:
         self._in_a_row = 0
         """Crashes since a worker last answered a call."""
         self._open_until = 0.0
+        self._died_in_service = False
+        """Whether the last crash was of a worker that had become ready."""
 
-    def crashed(self, now: float, cause: ManybridgeError, *, served: bool = False) -> None:
+    def crashed(self, now: float, cause: ManybridgeError, *, served: bool = False, was_ready: bool = False) -> None:
         """A worker died by itself, or did not become ready.
 
         Args:
             now: monotonic.
             cause: what it died of.
             served: whether it had answered a call: then starting works, and nothing is gained by waiting.
+            was_ready: whether it had become ready.
         """
         self.cause = cause
+        self._died_in_service = was_ready
         self._in_a_row = 1 if served else self._in_a_row + 1
         if self.state is BreakerState.OPEN:
             return  # one of several that failed together
@@ -70,13 +78,29 @@ class Breaker:
         if self.state is BreakerState.HALF_OPEN or len(self._crashes) >= self.policy.max_crashes:
             self._open(now + self.policy.window)
 
-    def ready(self) -> None:
-        """A worker became ready."""
+    def ready(self) -> bool:
+        """A worker became ready. Returns whether it is one that has yet to prove itself, and is then to say so."""
         self._lasting_failures = 0
+        if self.state is not BreakerState.CLOSED and not self._died_in_service:
+            self.proven()
+        return self.state is BreakerState.HALF_OPEN
+
+    def proven(self) -> None:
+        """The worker that was tried has answered a call, or lived on for a while."""
         if self.state is not BreakerState.CLOSED:
             self.state = BreakerState.CLOSED
             self._crashes.clear()
             self.cause = None
+
+    def unproven(self, now: float) -> None:
+        """The worker that was tried has gone without having crashed: the next one may be tried at once."""
+        if self.state is BreakerState.HALF_OPEN:
+            self._open(now)
+
+    @property
+    def crashes(self) -> int:
+        """How many crashes count now."""
+        return len(self._crashes)
 
     def wait(self, now: float) -> float | None:
         """Seconds until the next worker may be started by itself; None while somebody must ask for it (`probe`)."""
@@ -112,7 +136,8 @@ class Breaker:
         details = {"bridge": bridge, "retry_after": retry_after, "crashes": len(self._crashes)}
         if cause is not None:
             text += f"; the last time: {cause.message}"
-            details["cause"] = {"code": cause.code, "message": cause.message, "details": cause.details}
+            details["cause"] = cause_of(cause)
+            details["last_failure"] = {"code": cause.code, "message": cause.message, "details": cause.details}
         return OverloadedError(text, code=ErrorCode.CIRCUIT_OPEN, details=details)
 
     def _open(self, until: float) -> None:

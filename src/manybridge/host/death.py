@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from manybridge.errors import ManybridgeError, WorkerCrashedError, WorkerStartError
+from manybridge.host.causes import cause_of_exit, oom_watch
 from manybridge.host.process import ExitStatus
 
 if TYPE_CHECKING:
@@ -30,8 +31,16 @@ def crash_error(worker: WorkerHandle, what: str = "") -> ManybridgeError:
     text = f"worker {worker.id} (pid {worker.process.pid}) {what} after {worker.process.uptime:.1f} s"
     if last := _last_line(tail):
         text += f"; its last words: {last}"
-    details = {**worker.facts(), **status.details(), "stderr_tail": tail}
+    details = {"cause": _cause(worker, status), **worker.facts(), **status.details(), "stderr_tail": tail}
     return (WorkerCrashedError if worker.was_ready else WorkerStartError)(text, details=details)
+
+
+def _cause(worker: WorkerHandle, status: ExitStatus) -> str:
+    if worker.death_cause is None:  # asked once, since an answer of the watch is for one death
+        watch = oom_watch()
+        cause = cause_of_exit(status, closed_stream=worker.closed_stream, out_of_memory=watch.explains_a_death)
+        worker.death_cause = cause.value
+    return worker.death_cause
 
 
 def _last_line(lines: list[str]) -> str:

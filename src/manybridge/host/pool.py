@@ -26,6 +26,7 @@ from manybridge.errors import (
     WorkerCrashedError,
 )
 from manybridge.host.calls import Call, CallStage, StopReason
+from manybridge.host.causes import cause_of
 from manybridge.host.config import BridgeConfig
 from manybridge.host.deadlines import DeadlineWatch
 from manybridge.host.death import crash_error
@@ -71,6 +72,8 @@ class Pool:
         """Those that take calls."""
         self.stats = PoolStats()
         self.closing = False
+        self.idempotent: frozenset[str] = frozenset()
+        """Operations that may be repeated, as the newest worker says."""
         self.worker_gone: list[Callable[[WorkerHandle], None]] = []
         """Told of each worker that takes no calls any more."""
         self.tasks = TaskSet()
@@ -79,8 +82,8 @@ class Pool:
         self._queue: deque[Call] = deque()
         self._pinned_waiting = 0
         self._sequence = count(1)
-        self._deadlines = DeadlineWatch(self._open_calls, self._expired)
-        self._quarantine = Quarantine(config.restart.window)
+        self._deadlines = DeadlineWatch(self.open_calls, self._expired)
+        self.quarantine = Quarantine(config.restart.window)
         self._idle: asyncio.Future[None] | None = None
         self._ready_waiters: set[asyncio.Future[None]] = set()
 
@@ -103,9 +106,10 @@ class Pool:
             ManybridgeError: the call failed.
             asyncio.CancelledError: the caller was cancelled; the call is being stopped.
         """
+        future = call.future  # the call may get another one
         self.submit(call)
         try:
-            return await call.future  # type: ignore[misc]  # an asyncio.Future here, by contract
+            return await future  # type: ignore[misc]  # an asyncio.Future here, by contract
         except asyncio.CancelledError:
             self.stop_call(call, "cancelled")
             raise
@@ -114,7 +118,7 @@ class Pool:
         """Take a call. Its future gets the answer, in any case."""
         if self.closing:
             self.call_failed(call, ClosedError(f'bridge "{self.name}" is closed'))
-        elif self._quarantine.suspects and (error := self._quarantine.refusal(call)) is not None:
+        elif self.quarantine.suspects and (error := self.quarantine.examine(call)) is not None:
             self.call_failed(call, error)
         elif call.target is not None:
             self._submit_to(call.target, call)
@@ -162,7 +166,8 @@ class Pool:
             self._deadlines.announce(call.deadline)
         return is_brief
 
-    def _open_calls(self) -> Iterator[Call]:
+    def open_calls(self) -> Iterator[Call]:
+        """Every call that has no answer yet: first those that wait for any worker, in their order."""
         yield from self._queue
         for worker in self.workers:
             yield from worker.pinned
@@ -297,6 +302,9 @@ class Pool:
         begun = worker.begun_calls()
         calls = list(worker.calls.values())
         worker.calls.clear()
+        if not worker.expected_end and begun:
+            guilty = [call for call in begun if call.stop_reason is None and call.stage is not CallStage.DONE]
+            self.quarantine.blame(guilty, cause_of(worker.fatal or crash_error(worker)), monotonic())
         for call in reversed(calls):
             self._bereaved(worker, call, call in begun)
         self.supervisor.worker_died(worker)
@@ -310,6 +318,7 @@ class Pool:
     def worker_ready(self, worker: WorkerHandle) -> None:
         """The supervisor has a worker for us."""
         self.ready.append(worker)
+        self.idempotent = worker.idempotent
         self.stats.started += 1
         self._dispatch(worker)
         if len(self.ready) >= self.config.pool_size:
@@ -365,8 +374,6 @@ class Pool:
                 call.stopped_by = "sigkill"  # it died on its own while it was asked to stop
             self.call_failed(call, call.stopped_error(**worker.facts(), stderr_tail=worker.process.tail.lines()))
         elif begun:
-            if not worker.expected_end:
-                self._quarantine.blame(call, monotonic())
             self.call_failed(call, worker.fatal or crash_error(worker))
         elif call.target is not None:
             self.call_failed(call, _gone(worker))
@@ -375,7 +382,7 @@ class Pool:
 
     def _requeue(self, call: Call) -> None:
         self.stats.requeued += 1
-        call.stage, call.worker, call.sequence = CallStage.QUEUED, None, 0
+        call.stage, call.worker, call.sequence, call.sent_at = CallStage.QUEUED, None, 0, None
         call.queue_expires = inf  # it has had its turn; only its deadline counts
         self._queue.appendleft(call)
 

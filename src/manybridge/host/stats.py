@@ -6,6 +6,7 @@ from collections import Counter, deque
 from typing import Any, Final
 
 from manybridge.errors import ManybridgeError
+from manybridge.host.causes import cause_of
 
 KEPT_LATENCIES: Final = 2048
 """Percentiles are of so many last calls: enough for a p99 that means something, and 16 KB."""
@@ -20,11 +21,21 @@ class PoolStats:
         self.started = 0
         """Workers that became ready."""
         self.crashed = 0
+        self.causes: Counter[str] = Counter()
+        """What workers died of, once they were ready: `CrashCause`."""
+        self.start_failures: Counter[str] = Counter()
+        """Why workers did not become ready: `CrashCause`, or the code of what they said."""
         self.killed = 0
         """Workers that the stop ladder had to end."""
         self.recycled = 0
         self.requeued = 0
         """Calls taken back from a dead worker that had not begun them."""
+        self.retried = 0
+        """Calls that were made once more for their caller."""
+        self.recovered = 0
+        """Of the calls that had failed, those that then succeeded."""
+        self.fell_back = 0
+        """Calls that another bridge was given, because this one could not serve."""
         self.deprecated = 0
         """Version 1 commands, those without a namespace."""
         self.latencies: deque[float] = deque(maxlen=KEPT_LATENCIES)
@@ -33,6 +44,15 @@ class PoolStats:
     def fail(self, error: ManybridgeError) -> None:
         """Count a failed call."""
         self.failed[error.code] += 1
+
+    def crash(self, error: ManybridgeError) -> None:
+        """Count the death of a worker that had been ready."""
+        self.crashed += 1
+        self.causes[cause_of(error)] += 1
+
+    def start_failed(self, error: ManybridgeError) -> None:
+        """Count a worker that did not become ready."""
+        self.start_failures[cause_of(error)] += 1
 
     def describe(self) -> dict[str, Any]:
         """Return the counters as plain data; latencies in milliseconds."""
@@ -44,10 +64,15 @@ class PoolStats:
             "errors": dict(self.failed),
             "workers_started": self.started,
             "crashes": self.crashed,
+            "crash_causes": dict(self.causes),
+            "start_failures": dict(self.start_failures),
             "killed": self.killed,
             "restarts": self.crashed + self.killed,
             "recycled": self.recycled,
             "requeued": self.requeued,
+            "retried": self.retried,
+            "recovered": self.recovered,
+            "fell_back": self.fell_back,
             "deprecated_calls": self.deprecated,
             "latency_ms": percentiles(self.latencies),
         }

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from manybridge.errors import ManybridgeError, WorkerStartError
 from manybridge.host.breaker import Breaker, BreakerState
+from manybridge.host.causes import CrashCause, oom_watch
 from manybridge.host.config import BridgeConfig
 from manybridge.host.death import crash_error
 from manybridge.host.launcher import Launcher, SpawnLauncher, WorkerOrder, WorkerPlan
 from manybridge.host.memory import group_memory
+from manybridge.host.probation import Probation
 from manybridge.host.requirements import check_requirements, check_variables
 from manybridge.host.worker import WorkerHandle, WorkerState
 from manybridge.host.zygote import ZygoteLauncher
+from manybridge.protocol.errors import ErrorCode
 
 if TYPE_CHECKING:
     from manybridge.host.pool import Pool
@@ -35,6 +38,9 @@ DUMP_SECONDS: Final = 0.1
 
 RETIRE_GRACE: Final = 2.5
 """Seconds that a retired worker may take to close its bridge."""
+
+FIRST_ROLL_WAIT: Final = 1.0
+"""Seconds before a replacement of stale workers that did not start is tried again; doubles up to `max_backoff`."""
 
 
 class Supervisor:
@@ -54,6 +60,17 @@ class Supervisor:
         self._restart_timer: asyncio.TimerHandle | None = None
         self._inspection: asyncio.TimerHandle | None = None
         self._recycling: set[WorkerHandle] = set()
+        self._probationer: WorkerHandle | None = None
+        """The worker that a half-open breaker has let start."""
+        self._first_current = 0
+        """Workers of an earlier generation are stale: they run with another configuration, or with older code."""
+        self._recycle_task: asyncio.Task[None] | None = None
+        self._roll_task: asyncio.Task[ManybridgeError | None] | None = None
+        self._roll_timer: asyncio.TimerHandle | None = None
+        self._failed_rolls = 0
+        self.roll_failure: ManybridgeError | None = None
+        """Why stale workers are still there."""
+        oom_watch()
         self._exhausted: set[WorkerHandle] = set()
         """Overflow workers whose time to go has been set."""
 
@@ -130,40 +147,60 @@ class Supervisor:
             return
         if not worker.expected_end:
             error = worker.fatal or crash_error(worker)
-            self._pool.stats.crashed += 1
+            self._pool.stats.crash(error)
             _log.warning("%s", error)
-            self.breaker.crashed(monotonic(), error, served=worker.pace.service_time != inf)
+            self.breaker.crashed(monotonic(), error, served=worker.pace.service_time != inf, was_ready=True)
+        if worker is self._probationer:
+            self._probationer = None
+            self.breaker.unproven(monotonic())
         self.ensure()
 
     def recycle(self, worker: WorkerHandle, reason: str) -> None:
         """Replace a worker: first the replacement, then drain, then stop."""
-        if worker in self._recycling or worker.held_resources or not worker.is_ready or self._closing:
-            return
+        if self._recycling or worker.held_resources or not worker.is_ready or self._closing:
+            return  # one at a time: a pool whose workers are of one age would double its memory
         self._recycling.add(worker)
         _log.info("worker %s is replaced: %s", worker.id, reason)
         self._starting += 1
-        self._pool.tasks.start(self._replace(worker), f"replace {worker.id}")
+        self._recycle_task = self._pool.tasks.start(self._recycle(worker), f"replace {worker.id}")
 
     def reconfigure(self, config: BridgeConfig) -> None:
         """Follow a changed configuration. Workers that it makes stale are replaced one after the other."""
         old, self._pool.config = self._pool.config, config
         self.breaker.policy = config.restart
         if any(getattr(old, key) != getattr(config, key) for key in STALE_MAKING_KEYS):
-            self._plan = self._plan.reconfigured(config)
-            previous, self._launcher = self._launcher, self._make_launcher(self._plan)
-            self._checked = False
-            self.breaker = Breaker(config.restart)
-            self._pool.tasks.start(previous.close(), "close the previous launcher")
-            self._pool.tasks.start(self._roll(list(self._pool.ready)), "replace all workers")
+            self._renew()
         for worker in self._pool.ready[config.pool_size :]:
             self._retire(worker)
         self._inspect_later()
         self.ensure()
 
+    async def reload(self) -> int:
+        """Replace every worker by one that loads the bridge's code anew, one after the other. Return how many.
+
+        Raises:
+            ManybridgeError: a replacement did not start. The workers that are left serve on with the old code; their
+                replacement is tried again by itself, and health says so.
+        """
+        if not self.started:
+            return 0
+        stale = [worker for worker in self._pool.ready if worker.is_ready]
+        self._renew()
+        self.ensure()
+        while (task := self._roll_task or self._recycle_task) is not None:
+            failure = await asyncio.shield(task)
+            if failure is not None:
+                raise failure.copy()
+        return len(stale)
+
+    def is_stale(self, worker: WorkerHandle) -> bool:
+        """Whether a worker was started before the last change."""
+        return worker.generation < self._first_current
+
     def closing(self) -> None:
         """Start nothing more."""
         self._closing = True
-        for timer in (self._restart_timer, self._inspection):
+        for timer in (self._restart_timer, self._inspection, self._roll_timer):
             if timer is not None:
                 timer.cancel()
 
@@ -192,9 +229,15 @@ class Supervisor:
 
     def _probe_later(self) -> None:
         # Where some workers live nobody's call has to ask; where none does, the next call does.
-        if self._pool.ready:
+        if self._pool.ready and self.breaker.state is BreakerState.OPEN:
             wait = self.breaker.remaining(monotonic())
             self._restart_timer = asyncio.get_running_loop().call_later(wait + 0.01, self._probe)
+
+    @property
+    def next_start(self) -> float | None:
+        """Seconds until the next worker is started by itself; None where none is to be."""
+        timer = self._restart_timer
+        return None if timer is None else max(0.0, timer.when() - asyncio.get_running_loop().time())
 
     def _probe(self) -> None:
         self._restart_timer = None
@@ -216,11 +259,24 @@ class Supervisor:
             return
         except BaseException:
             self._starting -= 1
+            self.breaker.unproven(monotonic())
             raise
         self._starting -= 1
-        self.breaker.ready()
-        self._pool.worker_ready(worker)
+        if self.breaker.ready():
+            self._probationer = worker
+            Probation(worker, self._pool, self._proven)
+        self._admit(worker)
         self.ensure()
+
+    def _proven(self) -> None:
+        self._probationer = None
+        self.breaker.proven()
+        self.ensure()
+
+    def _admit(self, worker: WorkerHandle) -> None:
+        self._pool.worker_ready(worker)
+        if self.is_stale(worker):  # the configuration changed while it started
+            self._roll()
 
     async def _new_worker(self) -> WorkerHandle:
         """Start a worker and wait until it can work.
@@ -246,7 +302,8 @@ class Supervisor:
             raise error from None
         except OSError as failure:
             await _dispose(worker)
-            raise WorkerStartError(f"can't start worker {order.worker_id}: {failure}") from failure
+            details = {"cause": CrashCause.START_FAILED.value, "worker_id": order.worker_id}
+            raise WorkerStartError(f"can't start worker {order.worker_id}: {failure}", details=details) from failure
         except BaseException:
             await _dispose(worker)
             raise
@@ -267,31 +324,78 @@ class Supervisor:
         if self._closing:
             return
         _log.warning('a worker of bridge "%s" did not start: %s', self._pool.name, error)
+        if error.code == ErrorCode.WORKER_START_FAILED:
+            error.details.setdefault("cause", CrashCause.START_FAILED.value)
+        self._pool.stats.start_failed(error)
         self.breaker.crashed(monotonic(), error)
         self._pool.not_ready(error)
         self.ensure()
 
     # ------------------------------------------------------------------ replacing and retiring
 
-    async def _replace(self, worker: WorkerHandle) -> None:
+    async def _recycle(self, worker: WorkerHandle) -> None:
+        try:
+            await self._replace(worker)
+        finally:
+            self._recycle_task = None
+
+    async def _replace(self, worker: WorkerHandle) -> ManybridgeError | None:
+        """Start a replacement and retire the worker; it goes on where that fails, and the failure is returned."""
         try:
             replacement = await self._new_worker()
         except ManybridgeError as error:
             _log.warning("worker %s goes on, because its replacement did not start: %s", worker.id, error)
-            return
+            self._pool.stats.start_failed(error)
+            return error
         finally:
             self._starting -= 1
             self._recycling.discard(worker)
         self._pool.stats.recycled += 1
         self._retire(worker)
-        self._pool.worker_ready(replacement)
+        self._admit(replacement)
+        return None
 
-    async def _roll(self, workers: list[WorkerHandle]) -> None:
-        for worker in workers:
-            if worker.is_ready and worker not in self._recycling:
+    def _renew(self) -> None:
+        """Start all later workers from scratch, and replace those that are there."""
+        self._plan = self._plan.reconfigured(self._pool.config)
+        previous, self._launcher = self._launcher, self._make_launcher(self._plan)
+        self._checked = False
+        self.breaker = Breaker(self._pool.config.restart)
+        self._probationer = None
+        if self._restart_timer is not None:
+            self._restart_timer.cancel()
+            self._restart_timer = None
+        self._first_current = self._generation + 1
+        self._failed_rolls, self.roll_failure = 0, None
+        self._pool.tasks.start(previous.close(), "close the previous launcher")
+        self._roll()
+
+    def _roll(self) -> None:
+        if self._roll_timer is not None:
+            self._roll_timer.cancel()
+            self._roll_timer = None
+        if self._roll_task is None and not self._closing:
+            self._roll_task = self._pool.tasks.start(self._replace_stale(), "replace stale workers")
+
+    async def _replace_stale(self) -> ManybridgeError | None:
+        """Replace stale workers one after the other, until none is left or a replacement does not start."""
+        try:
+            while (worker := self._next_stale()) is not None:
                 self._recycling.add(worker)
                 self._starting += 1
-                await self._replace(worker)
+                self.roll_failure = await self._replace(worker)
+                if self.roll_failure is not None:
+                    wait = min(FIRST_ROLL_WAIT * 2.0**self._failed_rolls, self._pool.config.restart.max_backoff)
+                    self._failed_rolls += 1
+                    self._roll_timer = asyncio.get_running_loop().call_later(wait, self._roll)
+                    return self.roll_failure
+            return None
+        finally:
+            self._roll_task = None
+
+    def _next_stale(self) -> WorkerHandle | None:
+        ready = self._pool.ready
+        return next((each for each in ready if self.is_stale(each) and each not in self._recycling), None)
 
     def _retire(self, worker: WorkerHandle) -> None:
         worker.retire()
@@ -357,7 +461,8 @@ async def _dispose(worker: WorkerHandle | None) -> None:
 
 async def _not_ready_in_time(order: WorkerOrder, config: BridgeConfig, worker: WorkerHandle | None) -> WorkerStartError:
     text = f"worker {order.worker_id} was not ready within {config.start_timeout:g} s and was killed"
-    details: dict[str, Any] = {"worker_id": order.worker_id, "start_timeout": config.start_timeout}
+    cause = CrashCause.START_TIMEOUT.value
+    details: dict[str, Any] = {"cause": cause, "worker_id": order.worker_id, "start_timeout": config.start_timeout}
     if worker is not None:
         worker.process.dump_stacks()
         await asyncio.sleep(DUMP_SECONDS)

@@ -27,6 +27,7 @@ from typing import Any, Final
 import manybridge
 from manybridge.errors import ManybridgeError, WorkerError, error_for
 from manybridge.host.calls import SENT, Call, StopReason
+from manybridge.host.causes import CrashCause
 from manybridge.host.config import BridgeConfig
 from manybridge.host.death import crash_error
 from manybridge.host.launcher import Launched, WorkerOrder
@@ -94,6 +95,12 @@ class WorkerHandle:
     """Why the host killed it, where it was not the fault of a call that did not stop."""
     expected_end = False
     """The host wanted it to end: no crash."""
+    closed_stream = False
+    """The host killed it because it had closed its stream and went on running."""
+    death_cause: str | None = None
+    """What it died of; set by `crash_error`."""
+    idempotent: frozenset[str] = frozenset()
+    """Operations of its bridge that may be repeated."""
 
     def __init__(self, order: WorkerOrder, launched: Launched, config: BridgeConfig, owner: WorkerOwner) -> None:
         self.id = order.worker_id
@@ -149,6 +156,7 @@ class WorkerHandle:
         self.state = WorkerState.LOADING
         facts = await self.control("common:warm_up", {})
         self.load_seconds = facts.get("load_seconds")
+        self.idempotent = frozenset(facts.get("idempotent", ()))
         self.concurrency = self.config.max_concurrency or facts.get("max_concurrency") or 1
         self.capacity = self.concurrency
         self.was_ready = True
@@ -255,7 +263,8 @@ class WorkerHandle:
     def link_violated(self, error: RemoteProtocolError) -> None:
         """Nothing that it says can be trusted any more."""
         text = f"worker {self.id} broke the protocol and was killed: {error.message}"
-        details = {**self.facts(), "violation": str(error.code), **error.details}
+        cause = CrashCause.BROKEN_PROTOCOL.value
+        details = {"cause": cause, **self.facts(), "violation": str(error.code), **error.details}
         self.kill(WorkerError(text, code=ErrorCode.PROTOCOL_VIOLATION, retryable=True, details=details))
 
     def link_closed(self) -> None:
@@ -264,7 +273,12 @@ class WorkerHandle:
             self._finish()
         else:
             patience = 0.0 if self.expected_end else STREAM_PATIENCE
-            self._loop.call_later(patience, self.process.signal_group, signal.SIGKILL)
+            self._loop.call_later(patience, self._kill_deaf)
+
+    def _kill_deaf(self) -> None:
+        if self.exit_status is None:
+            self.closed_stream = not self.expected_end
+            self.process.signal_group(signal.SIGKILL)
 
     def _receive_event(self, event: Event) -> None:
         call = self.calls.get(event.id)
@@ -285,6 +299,10 @@ class WorkerHandle:
     def resume_for(self, call: Call) -> None:
         """The reader of this call's stream has caught up, or left."""
         self._link.resume_for(call)
+
+    def belongs_to(self, owner: WorkerOwner) -> None:
+        """Tell somebody else what happens from now on."""
+        self._owner = owner
 
     # ------------------------------------------------------------------ stopping and dying
 

@@ -78,7 +78,8 @@ COMMON_COMMANDS: Final[dict[str, CommonCommand]] = {
     "warm_up": CommonCommand(
         "Answer when the framework is imported and set up, or with the reason why it can't be.",
         {},
-        result="{state: 'ready', load_seconds, max_concurrency}",
+        result="{state: 'ready', load_seconds, max_concurrency, idempotent}; idempotent names the operations that may be "
+        "repeated",
     ),
     "create_resource": CommonCommand(
         "Make a resource.",

@@ -115,6 +115,7 @@ class CommandRunner:
                 "state": self._loader.state.value,
                 "load_seconds": self._loader.load_seconds,
                 "max_concurrency": self._concurrency(),
+                "idempotent": [name for name, spec in bridge.spec.commands.items() if spec.idempotent],
             }
         if operation == "batch":
             return {"results": [self._run_batched(call, item) for item in _batch_items(args)]}
