@@ -84,7 +84,7 @@ class RunFolder:
         Raises:
             BridgeError: `conflict`, somebody owns it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)  # a recipe may hold rows of somebody's data
         descriptor = os.open(self.path / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             if not _locked(descriptor):

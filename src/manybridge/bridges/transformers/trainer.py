@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from manybridge.bridge import BridgeError, Cancelled, Context
 from manybridge.bridges.transformers.data import Split, known_columns, open_dataset, split_rows, texts_of, token_ids
 from manybridge.bridges.transformers.lora import Lora, add_adapter
+from manybridge.bridges.transformers.memory import give_back
 from manybridge.bridges.transformers.pretrained import load_model, load_tokenizer, longest_input, model_folder
 from manybridge.bridges.transformers.progress import Reporter, callback_class
 from manybridge.bridges.transformers.runs import Checkpoint, RunFolder, disk_full, put_in_place
@@ -90,6 +91,15 @@ def run_trainer(bridge: TransformersBridge, ctx: Context, folder: RunFolder, rec
         "trained_parameters": sum(each.numel() for each in prepared.model.parameters() if each.requires_grad),
         "folder": str(folder.path),
     }
+
+
+def give_back_memory() -> None:
+    """Free model and optimizer now: Trainer and its parts hold each other, so that only the collector frees them."""
+    import torch
+
+    give_back()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def settings_from(kept: dict[str, Any]) -> TrainingSettings:

@@ -253,9 +253,12 @@ def _train(bridge: TransformersBridge, ctx: Context, folder: RunFolder, recipe: 
     )  # fmt: skip
     try:
         with _Turn(ctx):
-            from manybridge.bridges.transformers.trainer import run_trainer
+            from manybridge.bridges.transformers.trainer import give_back_memory, run_trainer
 
-            result = run_trainer(bridge, ctx, folder, recipe)
+            try:
+                result = run_trainer(bridge, ctx, folder, recipe)
+            finally:
+                give_back_memory()
         folder.update(state="done", result=result, step=result["steps"])
     except Cancelled as cancelled:
         _note(folder, "cancelled", {"code": cancelled.reason})
