@@ -1,7 +1,7 @@
 # Everything a developer or CI does. `make setup` is part of every other target, quick when nothing changed.
 #
 # Needs: GNU make, bash, Python >= 3.11 and a package index. Nothing is installed outside this folder, except that
-# on a Debian machine without ensurepip, and as root, python3-venv comes from apt.
+# on a Debian machine, and as root, python3-venv and postgresql (for tests) come from apt where they are missing.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c

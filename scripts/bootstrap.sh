@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Make .venv with nothing in it but the locked uv. Needs Python >= 3.11 and a package index; nothing else.
+# Make .venv with nothing in it but the locked uv, and see to the PostgreSQL that tests start. Needs Python >= 3.11 and
+# a package index; nothing else.
 #
 # Run by `make setup`. Safe to run again: an existing .venv that works is kept and only its uv is brought up to date.
 # PYTHON names the interpreter to build on (default: the first of python3, python3.13, ... that is new enough).
@@ -38,6 +39,20 @@ ensure_venv_module() {
     "$1" -c 'import ensurepip, venv' || fail "$1 still has no ensurepip after: $install"
 }
 
+# Tests of the store start a server of their own, with the programs of this package; the package's own is not used.
+# Without them everything but those tests works, so this is never an error here: the tests say what is missing.
+ensure_postgresql() {
+    if command -v initdb >/dev/null || compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null; then return; fi
+    local install="apt-get install -y --no-install-recommends postgresql"
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+        say "PostgreSQL is not installed: its tests are skipped (in CI they fail). As root, run: $install"
+        return
+    fi
+    say "no PostgreSQL: $install"
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive $install -qq >/dev/null; } ||
+        say "PostgreSQL could not be installed: its tests are skipped (in CI they fail)"
+}
+
 if ! { [ -x "$venv/bin/python" ] && "$venv/bin/python" -c "$probe" 2>/dev/null; }; then
     python=$(find_python)
     ensure_venv_module "$python"
@@ -54,3 +69,4 @@ else
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock"
 fi
 say "$("$venv/bin/uv" --version)"
+ensure_postgresql
