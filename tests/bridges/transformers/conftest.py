@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bridges.transformers.serving import Serving, serving
+from tests.bridges.transformers.serving import Serving, Zygote
 from tests.support import framework_python
 
 MAKE_MODELS = Path(__file__).parent / "make_models.py"
@@ -24,9 +24,17 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def one_worker(tiny: Path) -> Iterator[Serving]:
-    """Start one worker: importing PyTorch takes seconds."""
-    with serving(models_folder=str(tiny)) as worker:
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    """Start the process that imports PyTorch, once."""
+    made = Zygote(tmp_path_factory.mktemp("hub"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def one_worker(zygote: Zygote, tiny: Path) -> Iterator[Serving]:
+    """Fork the worker that most tests share, so that each model is loaded once."""
+    with zygote.serving(models_folder=str(tiny)) as worker:
         yield worker
 
 

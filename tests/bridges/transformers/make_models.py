@@ -80,6 +80,10 @@ def make(folder: Path) -> None:
         "gpt2": t.GPT2Config(vocab_size=len(text), n_positions=128, **small, **ends),
         # Long enough to be cancelled in the middle.
         "gpt2-long": t.GPT2Config(vocab_size=len(text), n_positions=4096, **small, **ends),
+        # One wide layer: a text of 1,000 tokens takes 260 MB while it is read, one of 100 takes 26.
+        "gpt2-thick": t.GPT2Config(
+            vocab_size=len(text), n_positions=1024, n_embd=32, n_layer=1, n_head=2, n_inner=65_536, **ends
+        ),
         # 40 MB: its arrival and its departure show in the memory of a process.
         "gpt2-wide": t.GPT2Config(vocab_size=len(text), n_positions=64, n_embd=512, n_layer=3, n_head=2, **ends),
     }

@@ -1,24 +1,69 @@
-"""A worker of the Transformers bridge, spoken to over the raw wire."""
+"""Workers of the Transformers bridge, spoken to over the raw wire; all forked from one zygote.
+
+Importing PyTorch takes seconds, a fork takes milliseconds; and so every test is also a proof that a forked worker loads
+and runs models.
+"""
 
 from __future__ import annotations
 
-import threading
+import itertools
+import json
+import os
+import socket
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.bridges.raw_worker import RawWorker
-from tests.support import MS, framework_python
+from tests.bridges.raw_worker import BOOTSTRAP
+from tests.support import DEFAULT_TIMEOUT, MS, FrameReader, eventually, framework_python, process_is_running, request
 
 PATIENCE = 60_000 * MS
 """For a reply that waits for an import of PyTorch, or of a model's code."""
 
 
+class Wire:
+    """The conversation with one forked worker."""
+
+    def __init__(self, pid: int, ours: socket.socket) -> None:
+        self.pid = pid
+        self.events: list[dict[str, Any]] = []
+        self._socket = ours
+        self._reader = FrameReader(ours.fileno())
+        self._ids = itertools.count(1)
+
+    def send(self, command: str, args: dict[str, Any] | None = None, **fields: Any) -> int:
+        """Send one request and return its id."""
+        number = next(self._ids)
+        self._socket.sendall(request(number, command, args, **fields))
+        return number
+
+    def read(self, timeout: float = DEFAULT_TIMEOUT) -> dict[str, Any]:
+        """Return the next frame."""
+        message: dict[str, Any] = self._reader.read(timeout)
+        return message
+
+    def receive(self, number: int, timeout: float = DEFAULT_TIMEOUT) -> dict[str, Any]:
+        """Return the reply to one request; events on the way are kept in `events`."""
+        while True:
+            message = self.read(timeout)
+            if "event" in message:
+                self.events.append(message)
+            elif message["id"] == number:
+                return message
+
+    def close(self) -> None:
+        """Hang up, which ends the worker."""
+        self._socket.close()
+        eventually(lambda: not process_is_running(self.pid))
+
+
 class Serving:
     """One worker and what its resources are called."""
 
-    def __init__(self, raw: RawWorker) -> None:
+    def __init__(self, raw: Wire) -> None:
         self.raw = raw
         self._made: dict[str, str] = {}
 
@@ -38,6 +83,11 @@ class Serving:
         assert not reply["success"], reply
         info: dict[str, Any] = reply["error_info"]
         return info
+
+    def until_chunk(self) -> None:
+        """Read until the first chunk of a stream has come."""
+        while self.raw.read(PATIENCE).get("event") != "chunk":
+            pass
 
     def make(self, kind: str, **config: Any) -> str:
         """Make a resource and return its id."""
@@ -83,26 +133,63 @@ class Serving:
 
     def unshared(self) -> int:
         """Return the memory that the worker has for itself, in bytes, as the kernel counts it."""
-        text = Path(f"/proc/{self.raw.process.pid}/smaps_rollup").read_text(encoding="ascii")
+        text = Path(f"/proc/{self.raw.pid}/smaps_rollup").read_text(encoding="ascii")
         return 1024 * sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Private_"))
 
 
-@contextmanager
-def serving(*arguments: str, environment: dict[str, str] | None = None, **options: Any) -> Iterator[Serving]:
-    """Start a worker, wait until it is ready, end it with the block."""
-    raw = RawWorker(
-        "transformers", options, *arguments, python=framework_python("transformers"), environment=environment
-    )
-    # What the libraries say would fill the pipe, and nobody would read it.
-    assert raw.process.stderr is not None
-    reading = threading.Thread(target=raw.process.stderr.read)
-    reading.start()
-    try:
-        worker = Serving(raw)
-        worker.result("common:warm_up")
-        yield worker
-    finally:
-        raw.process.kill()
-        raw.process.wait()
-        reading.join()
-        raw.close()
+class Zygote:
+    """Owns a zygote of the bridge and the hub's cache that its workers see."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.settimeout(PATIENCE)
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed by close()
+        # The hub's library reads these once, when it is imported. Nobody answers at that address.
+        self._environment = {
+            "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", "HF_HOME": str(home),
+            "HF_ENDPOINT": "http://127.0.0.1:9", "MANYBRIDGE_TEST_SESSION": os.environ["MANYBRIDGE_TEST_SESSION"],
+        }  # fmt: skip
+        command = [str(framework_python("transformers")), "-I", str(BOOTSTRAP), "transformers", "--zygote"]
+        with theirs:
+            self.process = subprocess.Popen(
+                command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=self._log, env=self._environment
+            )
+        self.ready = self._read()
+
+    def _read(self) -> dict[str, Any]:
+        message: dict[str, Any] = json.loads(self._control.recv(1 << 18))
+        return message
+
+    @contextmanager
+    def serving(self, **options: Any) -> Iterator[Serving]:
+        """Fork a worker, wait until it is ready, end it with the block."""
+        ours, theirs = socket.socketpair()
+        wanted = {
+            "worker_id": "w", "generation": 1, "argv": ["transformers", "--mode", "host", "--worker-id", "w"],
+            "env": self._environment, "options": options,
+        }  # fmt: skip
+        with theirs:
+            message = json.dumps({"fork": wanted}).encode()
+            socket.send_fds(self._control, [message], [theirs.fileno(), self._log.fileno()])
+        answer = self._read()
+        while "forked" not in answer:  # reports of workers that ended come in between
+            assert "exited" in answer, answer
+            answer = self._read()
+        wire = Wire(answer["forked"]["pid"], ours)
+        try:
+            worker = Serving(wire)
+            worker.result("common:warm_up")
+            yield worker
+        finally:
+            wire.close()
+
+    def close(self) -> None:
+        """End the zygote."""
+        self._control.close()
+        try:
+            self.process.wait(DEFAULT_TIMEOUT)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            self._log.close()

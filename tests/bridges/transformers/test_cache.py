@@ -26,6 +26,11 @@ class Thing:
         self.is_busy = False
         self.closed = False
 
+    def wait_idle(self, seconds: float) -> bool:
+        """Wait in vain for one that is busy, without waiting."""
+        assert seconds > 0
+        return not self.is_busy
+
     def describe(self) -> dict[str, Any]:
         """Say nothing more."""
         return {}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.bridges.transformers.serving import Serving
-from tests.support import MS, eventually
+from tests.support import MS
 
 pytestmark = pytest.mark.framework
 
@@ -44,7 +44,7 @@ def test_what_is_written_is_what_the_framework_writes(served: Serving, tiny: Pat
 
 def test_tokens_stream_as_they_come_and_add_up(served: Serving) -> None:
     """One chunk for each token; a character of several tokens comes with its last one."""
-    settings = {"max_new_tokens": 40, "temperature": 1.0, "seed": 11}
+    settings: dict[str, Any] = {"max_new_tokens": 40, "temperature": 1.0, "seed": 11}
     written = served.run(served.model("gpt2"), text=FOX, stream=True, **settings)
     chunks = served.chunks()
     assert "".join(chunk["text"] for chunk in chunks) == written["text"]
@@ -62,7 +62,8 @@ def test_a_stream_of_several_prompts_tells_them_apart(served: Serving) -> None:
 
 def test_a_seed_gives_the_same_text_whoever_shares_the_run(served: Serving) -> None:
     """Alone and among others with other settings; another seed, another text."""
-    id, settings = served.model("gpt2"), {"max_new_tokens": 16, "temperature": 0.9, "top_p": 0.95}
+    id = served.model("gpt2")
+    settings: dict[str, Any] = {"max_new_tokens": 16, "temperature": 0.9, "top_p": 0.95}
     alone = served.run(id, text=FOX, seed=5, **settings)
     assert alone["seed"] == 5
     numbers = [served.begin(id, text=FOX, seed=seed, **settings) for seed in (5, 6, 7)]
@@ -289,7 +290,7 @@ def test_a_cancelled_text_stops_within_a_token_and_the_model_goes_on(served: Ser
     """The reply comes at once, and the model is free for the next caller long before the text would have ended."""
     id = served.model("gpt2-long")
     number = served.begin(id, text=FOX, max_new_tokens=4000, temperature=1.0, seed=1, stream=True)
-    eventually(lambda: served.raw.read()["event"] == "chunk")
+    served.until_chunk()
     begun = time.monotonic()
     served.raw.send("common:cancel", {"id": number})
     reply = served.raw.receive(number)
@@ -304,13 +305,13 @@ def test_a_cancelled_text_stops_within_a_token_and_the_model_goes_on(served: Ser
 
 def test_a_cancelled_caller_leaves_the_run_to_the_others(served: Serving) -> None:
     """Two texts in one run; one of them leaves, the other one is the same as alone."""
-    id, settings = served.model("gpt2-long"), {"max_new_tokens": 300, "temperature": 1.0}
+    id = served.model("gpt2-long")
+    settings: dict[str, Any] = {"max_new_tokens": 300, "temperature": 1.0}
     alone = served.run(id, text=FOX, seed=2, **settings)
     gate = served.begin(id, text=FOX, max_new_tokens=100)  # while it runs, the next two gather
     leaving = served.begin(id, text=FOX, seed=1, stream=True, **settings)
     staying = served.begin(id, text=FOX, seed=2, **settings)
-    while served.raw.read().get("event") != "chunk":
-        pass
+    served.until_chunk()
     served.raw.send("common:cancel", {"id": leaving})
     replies = {}
     while staying not in replies or leaving not in replies:

@@ -247,6 +247,14 @@ class Batcher:
         with self._changed:
             return self._runs or len(self._gatherer) > 0
 
+    def wait_idle(self, seconds: float) -> bool:
+        """Wait until nothing runs or waits; false if that takes longer than `seconds`.
+
+        A caller has its answer a moment before the run that gave it is over.
+        """
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._runs and not len(self._gatherer), seconds)
+
     def submit(self, submission: Submission) -> Submission:
         """Put a call's items into the queue.
 
@@ -260,14 +268,14 @@ class Batcher:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name=f"manybridge-{self._name}", daemon=True)
                 self._thread.start()
-            self._changed.notify()
+            self._changed.notify_all()
         return submission
 
     def close(self) -> None:
         """End the thread; items that still wait fail. Not to be called on the thread itself."""
         with self._changed:
             self._is_closed = True
-            self._changed.notify()
+            self._changed.notify_all()
             thread = self._thread
         if thread is not None:
             thread.join()
@@ -288,6 +296,7 @@ class Batcher:
                 with self._changed:
                     self._runs = False
                     self._gatherer.finished(self._clock())
+                    self._changed.notify_all()
 
     def _next(self) -> list[Item] | None:
         while True:

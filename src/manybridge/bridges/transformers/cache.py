@@ -34,6 +34,9 @@ class Cached(Protocol):
     def is_busy(self) -> bool:
         """Whether work runs or waits inside."""
 
+    def wait_idle(self, seconds: float) -> bool:
+        """Wait until no work runs or waits inside; false if that takes longer."""
+
     @property
     def body(self) -> Any:
         """The object that holds the memory; watched, never held."""
@@ -44,6 +47,10 @@ class Cached(Protocol):
     def close(self) -> None:
         """Let go of everything."""
 
+
+FINISHING_SECONDS: Final = 1.0
+"""How long an eviction waits for a model that nobody leases any more but whose run is not quite over: its caller has
+the answer already, or has left."""
 
 V = TypeVar("V", bound=Cached)
 
@@ -206,13 +213,17 @@ class ModelCache(Generic[V]):
             idle = [
                 (key, entry)
                 for key, entry in self._entries.items()
-                if device in (None, entry.value.device) and not entry.leases and not entry.value.is_busy
+                if device in (None, entry.value.device) and not entry.leases
             ]
-            if not idle:
-                return None
-            key, entry = min(idle, key=lambda pair: pair[1].last_used)
-            del self._entries[key]
-        return self._evict(entry, reason)
+        for key, entry in sorted(idle, key=lambda pair: pair[1].last_used):
+            if not entry.value.wait_idle(FINISHING_SECONDS):
+                continue
+            with self._lock:
+                if entry.leases or self._entries.get(key) is not entry:
+                    continue
+                del self._entries[key]
+            return self._evict(entry, reason)
+        return None
 
     def _evict(self, entry: _Entry[V], reason: str) -> Eviction:
         begun, before = monotonic(), self._measure()

@@ -75,10 +75,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError | OSError) and bool(_NO_MEMORY.search(str(error)))
 
 
-def out_of_memory(error: BaseException) -> BridgeError:
-    """Say how much was asked for and how much there was."""
+def out_of_memory(error: BaseException, needed: int | None = None) -> BridgeError:
+    """Say how much was asked for and how much there was.
+
+    Args:
+        error: what the framework raised.
+        needed: bytes, where its text does not say.
+    """
     text = str(error)
-    asked = next((int(float(m[1]) * unit) for pattern, unit in _ASKED if (m := pattern.search(text))), None)
+    asked = next((int(float(m[1]) * unit) for pattern, unit in _ASKED if (m := pattern.search(text))), needed)
     device = "cuda" if "CUDA" in text or "GPU" in text else "cpu"
     details: dict[str, Any] = {"device": device, "asked_bytes": asked}
     if device == "cpu":

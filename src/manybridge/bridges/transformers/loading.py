@@ -5,25 +5,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from manybridge.bridge import BridgeError
 from manybridge.bridges.transformers import lora
 from manybridge.bridges.transformers.batching import Batcher, Gatherer
 from manybridge.bridges.transformers.cache import Lease, ModelCache
 from manybridge.bridges.transformers.devices import choose, list_devices
-from manybridge.bridges.transformers.errors import blaming, out_of_memory, remote_code
+from manybridge.bridges.transformers.errors import blaming, is_out_of_memory, out_of_memory, remote_code
 from manybridge.bridges.transformers.framework import import_torch, import_transformers
 from manybridge.bridges.transformers.locating import ADAPTER_CONFIG, Located, locate, read_json
 from manybridge.bridges.transformers.memory import available_bytes
-from manybridge.bridges.transformers.options import CACHE_SHARE, Options
+from manybridge.bridges.transformers.options import CACHE_SHARE, DtypeName, Options
 from manybridge.bridges.transformers.tasks import TASKS, Task, check_head, task_of
 from manybridge.bridges.transformers.weights import Weights, inspect
 from manybridge.protocol.errors import ErrorCode
 
-DtypeName = Literal["auto", "float32", "float16", "bfloat16"]
-
 POSITION_KEYS: Final = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "n_ctx")
+TOKENIZER_FILES: Final = (
+    "tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
+    "source.spm", "tekken.json",
+)  # fmt: skip
+"""At least one of them holds the vocabulary."""
+
 NO_LIMIT: Final = 1_000_000_000
 """Tokenizers that know no limit give a number like 1e30."""
 
@@ -75,6 +79,10 @@ class LoadedModel:
     def is_busy(self) -> bool:
         """Whether its thread has work."""
         return self.batcher.is_busy
+
+    def wait_idle(self, seconds: float) -> bool:
+        """Wait until its thread has no work."""
+        return self.batcher.wait_idle(seconds)
 
     @property
     def body(self) -> Any:
@@ -138,7 +146,7 @@ class Models:
             raise BridgeError(ErrorCode.INVALID_ARGUMENT, f"{source.folder} has no config.json; it holds no model")
         weights = inspect(located.folder)
         parts: tuple[Weights, ...] = (weights,) if base is None else (weights, inspect(base.folder))
-        chosen: DtypeName = dtype or _as_dtype(self.options.dtype)
+        chosen: DtypeName = dtype or self.options.dtype
         needed = sum(part.bytes_as(chosen) for part in parts)
         where = choose(device or self.options.device, list_devices(), needed)
         stamp = tuple(part.stamp for part in parts)
@@ -180,14 +188,6 @@ def _release_when_loaded(loading: asyncio.Future[Lease[LoadedModel]]) -> None:
         loading.result().release()
 
 
-def _as_dtype(name: str) -> DtypeName:
-    if name not in ("auto", "float32", "float16", "bfloat16"):
-        raise BridgeError(
-            ErrorCode.CONFIG_ERROR, f"options: dtype: expected auto, float32, float16 or bfloat16, found {name!r}"
-        )
-    return name  # type: ignore[return-value]  # checked
-
-
 def load(plan: Plan, options: Options) -> LoadedModel:
     """Load a model as planned.
 
@@ -197,11 +197,22 @@ def load(plan: Plan, options: Options) -> LoadedModel:
     """
     if plan.device == "cpu" and plan.needed > available_bytes():
         # Asked before: the kernel promises more than it has, and kills the process when the pages are used.
-        raise out_of_memory(MemoryError(f"you tried to allocate {plan.needed} bytes"))
+        raise out_of_memory(MemoryError(f"the weights of {plan.located.name}"), plan.needed)
     source = plan.base or plan.located
     _refuse_code(source, options)
     _check_architecture(source, plan.task, options)
     tokenizer = load_tokenizer(plan.located, options) if plan.base is None else _any_tokenizer(plan, options)
+    try:
+        module = _module(plan, source, options)
+    except BaseException as error:
+        if is_out_of_memory(error) or is_out_of_memory(error.__cause__ or error):
+            raise out_of_memory(error.__cause__ or error, plan.needed) from error
+        raise
+    gatherer = Gatherer(options.max_batch, options.max_wait_ms / 1000)
+    return LoadedModel(plan, module, tokenizer, Batcher(gatherer, plan.located.folder.name))
+
+
+def _module(plan: Plan, source: Located, options: Options) -> Any:
     torch, transformers = import_torch(), import_transformers()
     with blaming(f"{plan.located.name} can't be loaded as {plan.task}"):
         module, info = getattr(transformers, TASKS[plan.task].auto_class).from_pretrained(
@@ -216,9 +227,7 @@ def load(plan: Plan, options: Options) -> LoadedModel:
             check_head(plan.task, set(info["missing_keys"]), source.config(), plan.located.name)
         else:
             module = lora.merged(module, plan.located.folder)
-        module = module.to(plan.device).eval()
-    gatherer = Gatherer(options.max_batch, options.max_wait_ms / 1000)
-    return LoadedModel(plan, module, tokenizer, Batcher(gatherer, plan.located.folder.name))
+        return module.to(plan.device).eval()
 
 
 def _any_tokenizer(plan: Plan, options: Options) -> Any:
@@ -234,6 +243,13 @@ def load_tokenizer(located: Located, options: Options) -> Any:
     Raises:
         BridgeError: `invalid_argument`, the folder has none that can be read.
     """
+    if not any((located.folder / name).is_file() for name in TOKENIZER_FILES):
+        # Transformers would make an empty one of the model's kind.
+        raise BridgeError(
+            ErrorCode.INVALID_ARGUMENT,
+            f"{located.folder} has no tokenizer: expected one of {', '.join(TOKENIZER_FILES)}",
+            details={"folder": str(located.folder)},
+        )
     with blaming(f"{located.name} has no tokenizer that can be loaded"):
         return import_transformers().AutoTokenizer.from_pretrained(
             str(located.folder), local_files_only=True, trust_remote_code=options.trust_remote_code

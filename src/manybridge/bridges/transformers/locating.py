@@ -172,6 +172,8 @@ def _hub_error(name: str, options: Options, revision: str | None, error: Excepti
             details={**details, "HF_HUB_OFFLINE": True},
             type=type(error).__name__,
         )
+    if type(error).__name__ == "LocalEntryNotFoundError":  # the hub could not be asked, so the cache was
+        code = ErrorCode.PROVIDER_UNAVAILABLE
     shown = known.message if known is not None else str(error)
     return BridgeError(code, f"The hub could not give {asked}: {shown}", details=details, type=type(error).__name__)
 

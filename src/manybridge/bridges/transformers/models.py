@@ -14,7 +14,8 @@ from manybridge.bridges.transformers.errors import blaming, describe_item
 from manybridge.bridges.transformers.generation import Generation, Prompt, check_arguments, sampling_of
 from manybridge.bridges.transformers.inputs import as_list, by_length
 from manybridge.bridges.transformers.labelling import Labelling
-from manybridge.bridges.transformers.loading import DtypeName, LoadedModel
+from manybridge.bridges.transformers.loading import LoadedModel
+from manybridge.bridges.transformers.options import DtypeName
 from manybridge.bridges.transformers.tasks import GENERATIVE, Task
 from manybridge.protocol.errors import ErrorCode
 

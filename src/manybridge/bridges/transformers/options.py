@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Final, get_type_hints
+from typing import Any, Final, Literal, get_args, get_type_hints
 
 from manybridge.bridge import BridgeError
 from manybridge.protocol.errors import ErrorCode
@@ -18,13 +18,17 @@ CACHE_SHARE: Final = 0.5
 """Of the memory that is available at the start, where no budget is given; the rest is for activations and training."""
 
 
+DtypeName = Literal["auto", "float32", "float16", "bfloat16"]
+DTYPES: Final = get_args(DtypeName)
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What the configuration says; see `TransformersBridge` for each."""
 
     device: str = "cpu"
     threads: int = 1
-    dtype: str = "auto"
+    dtype: DtypeName = "auto"
     cache_bytes: int | None = None
     local_files_only: bool = True
     revision: str | None = None
@@ -42,8 +46,8 @@ class Options:
 
 
 _ACCEPTED: Final[dict[Any, tuple[type, ...]]] = {
-    str: (str,), str | None: (str, type(None)), int: (int,), int | None: (int, type(None)), bool: (bool,),
-    float: (int, float), tuple[str, ...]: (list, tuple),
+    str: (str,), DtypeName: (str,), str | None: (str, type(None)), int: (int,), int | None: (int, type(None)),
+    bool: (bool,), float: (int, float), tuple[str, ...]: (list, tuple),
 }  # fmt: skip
 _AT_LEAST: Final[dict[str, int]] = {"threads": 1, "cache_bytes": 0, "max_batch": 1, "max_wait_ms": 0}
 
@@ -72,6 +76,8 @@ def _check(name: str, value: Any, hint: Any) -> None:
     if isinstance(value, list | tuple) and not all(isinstance(item, str) for item in value):
         raise _wrong(name, "expected a list of strings")
     number: Any = value
+    if name == "dtype" and value not in DTYPES:
+        raise _wrong(name, f"expected {', '.join(DTYPES[:-1])} or {DTYPES[-1]}, found {value!r}")
     if name in _AT_LEAST and number is not None and number < _AT_LEAST[name]:
         raise _wrong(name, f"expected {_AT_LEAST[name]} or more, found {value}")
     if name == "threads" and number > (os.cpu_count() or 1):

@@ -14,10 +14,11 @@ from manybridge.bridges.transformers.batching import Item
 from manybridge.bridges.transformers.embedding import encode
 from manybridge.bridges.transformers.errors import blaming
 from manybridge.bridges.transformers.framework import import_torch, import_transformers
-from manybridge.bridges.transformers.generation import OURS
+from manybridge.bridges.transformers.generation import DEFAULT_NEW_TOKENS, OURS
 from manybridge.bridges.transformers.inputs import too_long
-from manybridge.bridges.transformers.loading import DtypeName, LoadedModel
-from manybridge.bridges.transformers.models import errors_of, raise_if_error, submission_of
+from manybridge.bridges.transformers.loading import LoadedModel
+from manybridge.bridges.transformers.models import chat_text, errors_of, raise_if_error, submission_of
+from manybridge.bridges.transformers.options import DtypeName
 from manybridge.bridges.transformers.tasks import Task
 from manybridge.protocol.errors import ErrorCode
 
@@ -222,6 +223,8 @@ class PipelineRun:
         if model.tokenizer.pad_token is None:
             size = {}
         found = pipeline(payloads, **size, **parameters)
+        if self.task == "fill-mask" and len(payloads) == 1:  # which unwraps a list of one
+            found = [found]
         return [plain(each) for each in found]
 
     def _pipeline(self) -> Any:
@@ -236,16 +239,30 @@ class PipelineRun:
 
     def _write(self, pipeline: Any, item: Item, parameters: dict[str, Any]) -> Any:
         transformers = import_transformers()
-        model = self.model
-        ids = pipeline.tokenizer(item.payload)["input_ids"] if isinstance(item.payload, str) else []
-        wanted = int(parameters.get("max_new_tokens") or 1)
-        if model.max_tokens is not None and len(ids) + wanted > model.max_tokens:
-            raise too_long(len(ids), model.max_tokens, wanted)
         extra: dict[str, Any] = {"stopping_criteria": transformers.StoppingCriteriaList([Gone(item)])}
+        extra["max_new_tokens"] = self._room(pipeline, item.payload, parameters)
         if self.ctx is not None and self.ctx.streaming:
             item.is_visible = True
             extra["streamer"] = Streamer(pipeline.tokenizer, self.ctx)
-        return plain(pipeline(item.payload, **extra, **parameters))
+        return plain(pipeline(item.payload, **{**parameters, **extra}))
+
+    def _room(self, pipeline: Any, payload: Any, parameters: Mapping[str, Any]) -> int:
+        """How many tokens to write: as the caller says, else the pipeline's default as far as the model has room."""
+        said = parameters.get("max_new_tokens")
+        if said is not None and (not isinstance(said, int) or said < 1):
+            raise BridgeError(
+                ErrorCode.INVALID_ARGUMENT, f"parameters.max_new_tokens: expected 1 or more, found {said!r}"
+            )
+        default = getattr(pipeline._default_generation_config, "max_new_tokens", None) or DEFAULT_NEW_TOKENS
+        wanted = said or default
+        limit = self.model.max_tokens
+        if limit is None:
+            return int(wanted)
+        text = payload if isinstance(payload, str) else chat_text(self.model, payload)
+        used = len(self.model.tokenizer(text, add_special_tokens=isinstance(payload, str))["input_ids"])
+        if used + (said or 1) > limit:
+            raise too_long(used, limit, said or 1)
+        return int(min(wanted, limit - used))
 
 
 class Gone:
