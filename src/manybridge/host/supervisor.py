@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from itertools import count
 from math import inf
 from time import monotonic
@@ -14,7 +15,7 @@ from manybridge.host.breaker import Breaker, BreakerState
 from manybridge.host.causes import CrashCause, oom_watch
 from manybridge.host.config import BridgeConfig
 from manybridge.host.death import crash_error
-from manybridge.host.launcher import Launcher, SpawnLauncher, WorkerOrder, WorkerPlan
+from manybridge.host.launcher import Launched, Launcher, SpawnLauncher, WorkerOrder, WorkerPlan
 from manybridge.host.memory import group_memory
 from manybridge.host.probation import Probation
 from manybridge.host.requirements import check_requirements, check_variables
@@ -52,6 +53,8 @@ class Supervisor:
         self._launcher = self._make_launcher(plan)
         self.breaker = Breaker(pool.config.restart)
         self.started = False
+        self.intercept: Callable[[WorkerOrder, Launched], Launched] | None = None
+        """Given each process that was started, may stand between it and us. For fault injection, and else None."""
         self._starting = 0
         self._numbers = count(1)
         self._generation = 0
@@ -292,6 +295,8 @@ class Supervisor:
         try:
             async with asyncio.timeout(config.start_timeout):
                 launched = await self._launcher.launch(order)
+                if self.intercept is not None:
+                    launched = self.intercept(order, launched)
                 worker = WorkerHandle(order, launched, config, self._pool)
                 self._pool.workers.append(worker)
                 await worker.connect()
