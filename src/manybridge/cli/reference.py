@@ -24,6 +24,7 @@ from manybridge.host.config_model import (
     HostConfig,
     LimitsConfig,
     RestartConfig,
+    RetryConfig,
     StoreConfig,
 )
 from manybridge.protocol.errors import ERROR_CODES
@@ -73,6 +74,7 @@ TABLES: Final[tuple[tuple[str, type[Struct]], ...]] = (
     ("The top level", HostConfig),
     ("`[bridges.NAME]`", BridgeConfig),
     ("`[bridges.NAME.restart]`", RestartConfig),
+    ("`[bridges.NAME.retry]`", RetryConfig),
     ("`[limits]`", LimitsConfig),
     ("`[store]`", StoreConfig),
     ("`[environments]`", EnvironmentsConfig),

@@ -162,6 +162,8 @@ class AsyncMLBridge:
             pool.submit(call)
             try:  # pool.run without its coroutine: this is the path that most calls take
                 return await future
+            except ManybridgeError as error:
+                return await self._router.after_failure(pool, call, error)
             except asyncio.CancelledError:
                 pool.stop_call(call, "cancelled")
                 raise
@@ -609,6 +611,14 @@ class AsyncMLBridge:
     async def perform(self, pool: Pool, command: str, args: dict[str, Any], options: CallOptions) -> Any:
         """Make a call with everything that it may need. For gateways."""
         return await self._router.call(pool, command, args, options)
+
+    async def after_failure(self, pool: Pool, call: Call, error: ManybridgeError) -> Any:
+        """Do what can be done about a plain call that has failed: its result, or the error that remains."""
+        return await self._router.after_failure(pool, call, error)
+
+    def is_hopeless(self, pool: Pool, error: ManybridgeError) -> bool:
+        """Whether `after_failure` could do nothing; any thread may ask."""
+        return self._router.rescue.is_hopeless(pool, error)
 
     def is_plain(self, command: str) -> bool:
         """Whether a command needs nothing but a worker; any thread may ask."""

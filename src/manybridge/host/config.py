@@ -15,13 +15,14 @@ from typing import Any
 
 import msgspec
 
-from manybridge.host.config_checks import Checker, bundled_bridges
+from manybridge.host.config_checks import Checker, bundled_bridges, fallback_problems
 from manybridge.host.config_model import (
     BridgeConfig,
     EnvironmentsConfig,
     HostConfig,
     LimitsConfig,
     RestartConfig,
+    RetryConfig,
     StoreConfig,
 )
 from manybridge.host.config_overrides import apply_overrides
@@ -36,8 +37,10 @@ __all__ = [
     "LimitsConfig",
     "LoadedConfig",
     "RestartConfig",
+    "RetryConfig",
     "StoreConfig",
     "bundled_bridges",
+    "check_fallback",
     "load_config",
     "make_bridge_config",
     "read_config",
@@ -122,7 +125,7 @@ def update_bridge_config(
     folder: Path | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> BridgeConfig:
-    """Return `config` with some keys changed. Keys of `restart` that are not given keep their values.
+    """Return `config` with some keys changed. Keys of `restart` and `retry` that are not given stay.
 
     Raises:
         ConfigError: a change is wrong; `config` is as it was.
@@ -131,14 +134,28 @@ def update_bridge_config(
     checker = Checker(problems, environ, folder or Path.cwd())
     path = ("bridges", name)
     changes = dict(changes)
-    if isinstance(changes.get("restart"), Mapping):
-        changes["restart"] = {**msgspec.to_builtins(config.restart), **changes["restart"]}
+    for table in ("restart", "retry"):
+        if isinstance(changes.get(table), Mapping):
+            changes[table] = {**msgspec.to_builtins(getattr(config, table)), **changes[table]}
     fields = checker.bridge_fields(changes, path)
     problems.raise_if_any()
     updated = msgspec.structs.replace(config, **fields)
     checker.bridge_as_a_whole(updated, path)
     problems.raise_if_any()
     return updated
+
+
+def check_fallback(name: str, bridges: Mapping[str, BridgeConfig]) -> None:
+    """Check that the fallback of a bridge is one of `bridges`, and that no way leads back from it.
+
+    Raises:
+        ConfigError: it is none, or one does.
+    """
+    problems = _problems_of_call(name)
+    for found, text in fallback_problems(bridges, bridges):
+        if found == name:
+            problems.add(("bridges", name, "fallback"), text)
+    problems.raise_if_any()
 
 
 def _with_locks(config: HostConfig, path: Path | None) -> HostConfig:

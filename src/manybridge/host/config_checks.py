@@ -6,7 +6,7 @@ import math
 import os
 import pkgutil
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from msgspec import Struct
 from manybridge.host.config_keys import NONE_WORD, Key, keys_of
 from manybridge.host.config_model import BridgeConfig, EnvironmentsConfig, HostConfig
 from manybridge.host.config_problems import KeyPath, Problems, did_you_mean, show_value
+from manybridge.protocol.errors import ERROR_CODES
 
 BRIDGE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 """A bridge's name is the namespace of its commands, so it has no colon, and it stands in file names and metrics."""
@@ -35,6 +36,35 @@ def bundled_bridges() -> tuple[str, ...]:
     """Return the names of the bridges that come with manybridge, without importing any of them."""
     folder = Path(__file__).parent.parent / "bridges"
     return tuple(sorted(module.name for module in pkgutil.iter_modules([str(folder)]) if module.name[0] != "_"))
+
+
+def fallback_problems(bridges: Mapping[str, BridgeConfig], known: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield each bridge whose fallback is none, with what is wrong: it must exist, and lead to an end.
+
+    Args:
+        bridges: those that were read.
+        known: the names of all, including those with problems of their own.
+    """
+    names = list(known)
+    for name, config in bridges.items():
+        if config.fallback is None:
+            continue
+        if config.fallback not in names:
+            text = f'expected the name of another bridge, found "{config.fallback}"'
+            yield name, text + did_you_mean(config.fallback, [each for each in names if each != name])
+        elif (way := _way_back(name, bridges)) is not None:
+            yield name, f"expected a bridge from which no fallback leads back here, found {' -> '.join(way)}"
+
+
+def _way_back(name: str, bridges: Mapping[str, BridgeConfig]) -> list[str] | None:
+    way = [name]
+    while (following := bridges.get(way[-1])) is not None and following.fallback is not None:
+        way.append(following.fallback)
+        if way[-1] == name:
+            return way
+        if way[-1] in way[:-1]:
+            return None  # a loop of others, which is told of them
+    return None
 
 
 @dataclass(slots=True)
@@ -57,6 +87,8 @@ class Checker:
         if fields.get("environments") is not None:
             fields["environments"] = self.environments(fields["environments"])
         written = values.get("bridges", {}) if isinstance(values, dict) else {}
+        for name, text in fallback_problems(bridges, written):
+            self.problems.add(("bridges", name, "fallback"), text)
         default = fields.get("default")
         if default is not None and default not in written:
             self.problems.add(
@@ -124,11 +156,18 @@ class Checker:
                 f'expected "bridge" or "python_script", found neither, and "{path[-1]}" is no bundled bridge'
                 f"{did_you_mean(path[-1], bundled_bridges())}",
             )
-        if config.restart.initial_backoff > config.restart.max_backoff:
-            least, found = config.restart.initial_backoff, config.restart.max_backoff
-            self.problems.add(
-                (*path, "restart", "max_backoff"), f"expected at least initial_backoff ({least}), found {found}"
-            )
+        for table in ("restart", "retry"):
+            policy = getattr(config, table)
+            if policy.initial_backoff > policy.max_backoff:
+                least, found = policy.initial_backoff, policy.max_backoff
+                self.problems.add(
+                    (*path, table, "max_backoff"), f"expected at least initial_backoff ({least}), found {found}"
+                )
+        for code in config.retry.codes:
+            if code not in ERROR_CODES:
+                self.problems.add(
+                    (*path, "retry", "codes"), f'expected error codes, found "{code}"{did_you_mean(code, ERROR_CODES)}'
+                )
 
     def table(self, struct: type[Struct], values: Any, path: KeyPath) -> dict[str, Any]:
         """Check the keys of one table and return those that are right."""

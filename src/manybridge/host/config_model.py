@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal, TypedDict, Unpack
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from manybridge.protocol.frames import ABSOLUTE_MAX_FRAME_BYTES, DEFAULT_MAX_FRAME_BYTES
 
@@ -47,6 +47,38 @@ class RestartConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     window: Annotated[
         float, _seconds("The time in which crashes are counted, and for which the open breaker refuses calls.", gt=0)
     ] = 60.0
+
+
+RETRIED_CODES: Final = (
+    "worker_crashed", "protocol_violation", "shutting_down", "rate_limited", "provider_timeout", "provider_unavailable",
+)  # fmt: skip
+"""What passes by itself. Not `overloaded` and `circuit_open`: trying again would add to what they protect from. Not
+`timeout`: the call has no time left. Not `output_not_parsed`: asking a model again costs money; who wants it says so.
+"""
+
+
+class RetryConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How calls are tried again: those of idempotent commands, and those with a key; never beyond their deadline."""
+
+    attempts: Annotated[
+        int,
+        _about("How often such a call is made at most, the first time included. 1 turns retries off.", ge=1, le=100),
+    ] = 3
+    initial_backoff: Annotated[
+        float, _seconds("Wait before the second attempt; doubles each time, with as much again at random.", ge=0)
+    ] = 0.1
+    max_backoff: Annotated[
+        float,
+        _seconds(
+            "The longest wait. A provider that says how long to wait is obeyed; one that wants more than this ends the "
+            "attempts.",
+            ge=0,
+        ),
+    ] = 10.0
+    codes: Annotated[
+        list[str],
+        _about("The error codes after which another attempt is made, unless the error says that it can't help."),
+    ] = field(default_factory=lambda: list(RETRIED_CODES))
 
 
 class BridgeConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -190,6 +222,17 @@ class BridgeConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         ),
     ] = "required"
     restart: Annotated[RestartConfig, _about("The restart policy.")] = RestartConfig()
+    retry: Annotated[RetryConfig, _about("Which calls are tried again, and how.")] = RetryConfig()
+    fallback: (
+        Annotated[
+            str,
+            _about(
+                "The bridge that gets a call when this one can't serve at all: its breaker is open, or it can't start. "
+                "`NAME:operation` becomes `FALLBACK:operation`; resources stay where they are."
+            ),
+        ]
+        | None
+    ) = None
     max_frame_bytes: Annotated[
         int,
         _about(

@@ -30,6 +30,8 @@ class CallOptions:
     target: WorkerHandle | None = None
     """The worker that a session wants it to run on."""
     deadline: float = inf
+    last_call: Call | None = None
+    """The last call to a worker that was made for this one."""
 
     def __post_init__(self) -> None:
         self.deadline = monotonic() + self.timeout
@@ -40,5 +42,6 @@ class CallOptions:
         call.session_id, call.traceparent = self.session, self.traceparent
         call.on_event, call.tools = self.on_event, self.tools
         call.stream = self.on_event is not None or self.tools is not None
+        self.last_call = call
         if self.on_call is not None:
             self.on_call(call)

@@ -13,7 +13,13 @@ from typing import Any, Literal
 
 from manybridge.errors import RegistryError
 from manybridge.host.arguments import checked_name, checked_text
-from manybridge.host.config import BridgeConfig, HostConfig, make_bridge_config, update_bridge_config
+from manybridge.host.config import (
+    BridgeConfig,
+    HostConfig,
+    check_fallback,
+    make_bridge_config,
+    update_bridge_config,
+)
 from manybridge.host.config_problems import closest, did_you_mean
 from manybridge.protocol.errors import ErrorCode
 
@@ -121,6 +127,7 @@ class Registry:
             text = f'a bridge is registered as "{name}" already; change it with update_bridge, or unregister it first'
             raise RegistryError(text, code=ErrorCode.CONFIG_ERROR, details={"bridge": name})
         new = make_bridge_config(name, values, folder=self._folder)
+        check_fallback(name, {**self._bridges, name: new})
         self._bridges[name] = new
         if new != old:
             self._changed("registered" if old is None else "updated", name, old, new)
@@ -135,6 +142,8 @@ class Registry:
         """
         old = self._bridges[self.resolve(name)]
         new = update_bridge_config(name, old, changes, folder=self._folder)
+        if new.fallback != old.fallback:
+            check_fallback(name, {**self._bridges, name: new})
         if new != old:
             self._bridges[name] = new
             self._changed("updated", name, old, new)

@@ -15,6 +15,7 @@ from manybridge.host.idempotency import IdempotencyTable, call_fingerprint
 from manybridge.host.options import CallOptions
 from manybridge.host.pool import Pool, WorkerGoneError
 from manybridge.host.pools import PoolSet
+from manybridge.host.rescue import Rescue
 from manybridge.host.resources import Resource, ResourceTable
 from manybridge.host.session_keeper import SessionKeeper
 from manybridge.host.sessions import Session, SessionTable, current_session
@@ -54,6 +55,7 @@ class Router:
         self._resources = resources
         self._tools = tools
         self._idempotency = IdempotencyTable(access)
+        self.rescue = Rescue(pools.get)
         self._commands: dict[str, HostCommand] = {
             "common:create_resource": self._create_resource,
             "common:execute_resource": self._resources.execute,
@@ -89,19 +91,51 @@ class Router:
 
     async def _in_session(self, pool: Pool, command: str, args: dict[str, Any], options: CallOptions) -> Any:
         if options.session is None or command == "common:batch":
-            return await self._perform(pool, command, args, options)
+
+            async def attempt(pool: Pool, command: str) -> Any:
+                return await self._perform(pool, command, args, options)
+
+            return await self.rescue.call(pool, command, options, attempt)
         session = self._sessions.known(options.session) or await self.session_keeper.obtain(options.session)
-        session.bridges.add(pool.name)
+        # The session is held until nothing more can be done: a call that comes second must not overtake a retry.
         async with self._sessions.turn(session, options.deadline, command):
-            last = _follow(session, pool, options)
-            while True:  # bounded: each round lost a worker, and the call has a deadline
-                options.target = session.worker_for(pool.name)
-                try:
-                    return await self._perform(pool, command, args, options)
-                except WorkerGoneError:
-                    continue
-                finally:
-                    _bind(session, pool, last)
+            follow = options.on_call
+
+            async def attempt_at_home(pool: Pool, command: str) -> Any:
+                options.on_call = follow
+                return await self._perform_at_home(session, pool, command, args, options)
+
+            return await self.rescue.call(pool, command, options, attempt_at_home)
+
+    async def _perform_at_home(
+        self, session: Session, pool: Pool, command: str, args: dict[str, Any], options: CallOptions
+    ) -> Any:
+        session.bridges.add(pool.name)
+        last = _follow(session, pool, options)
+        while True:  # bounded: each round lost a worker, and the call has a deadline
+            options.target = session.worker_for(pool.name)
+            try:
+                return await self._perform(pool, command, args, options)
+            except WorkerGoneError:
+                continue
+            finally:
+                _bind(session, pool, last)
+
+    async def after_failure(self, pool: Pool, call: Call, error: ManybridgeError) -> Any:
+        """Do what can be done about a plain call that has failed; return the result, or raise what remains.
+
+        Raises:
+            ManybridgeError: nothing could be done, or it did not help.
+        """
+        if self.rescue.is_hopeless(pool, error):
+            raise error
+        options = CallOptions(call.timeout, traceparent=call.traceparent)
+        options.deadline, options.last_call = call.deadline, call
+
+        async def attempt(pool: Pool, command: str) -> Any:
+            return await self._perform(pool, command, call.args, options)
+
+        return await self.rescue.after(error, pool, call.command, options, attempt)
 
     async def _perform(self, pool: Pool, command: str, args: dict[str, Any], options: CallOptions) -> Any:
         if command in NOT_FOR_CALLERS:

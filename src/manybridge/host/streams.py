@@ -28,7 +28,7 @@ class StreamEvent:
     event: str
     """`chunk`, `progress` or `log`."""
     seq: int
-    """Counts up from 0; numbers that are missing were calls of tools."""
+    """Counts up from 0; numbers that are missing were calls of tools. -1: a note of the host's own, beside the call."""
     data: Any
 
 

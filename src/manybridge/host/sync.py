@@ -127,8 +127,10 @@ class MLBridge:
         self._thread.loop.call_soon_threadsafe(pool.submit, call)
         try:
             return answer.wait()
-        except ManybridgeError:
-            raise
+        except ManybridgeError as error:
+            if self._bridge.is_hopeless(pool, error):
+                raise
+            return self._run(self._bridge.after_failure(pool, call, error))
         except BaseException:  # Ctrl-C, or an exception set from another thread
             with contextlib.suppress(RuntimeError):
                 self._thread.loop.call_soon_threadsafe(pool.stop_call, call, "cancelled")
