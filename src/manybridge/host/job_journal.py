@@ -1,7 +1,7 @@
 """Writing jobs into the store, beside their work and not in its way.
 
-A change of state is written at once, progress and events in batches, the final record before anybody sees the result.
-A store that fails or hangs does not stop a job: its writes are tried again, and its result is delivered meanwhile.
+A change of state is written in a moment, progress and events in batches, the final record before anybody has the
+result. A store that fails or hangs does not stop a job: its writes are tried again, its result is delivered meanwhile.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ _log = logging.getLogger("manybridge.host")
 
 BATCH_SECONDS: Final = 0.2
 """Events wait so long for others, so that a stream of tokens costs five writes a second."""
+
+STATE_SECONDS: Final = 0.02
+"""A change of state waits so long for the end of the job: a short one is written once at its end, not twice."""
 
 BATCH_EVENTS: Final = 100
 """So many waiting events are written at once."""
@@ -95,7 +98,7 @@ class JobJournal:
 
     def changed(self, job: LiveJob) -> None:
         """Its state is another one."""
-        self._note(job, 0.0)
+        self._note(job, STATE_SECONDS)
 
     def progressed(self, job: LiveJob) -> None:
         """It has another event."""
@@ -147,11 +150,10 @@ class JobJournal:
         soon = monotonic() + delay
         if not self._dirty or soon < self._due:
             self._due = soon
+            self._wake.set()
         self._dirty[job.id] = job
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._write_all(), name="job journal")
-        if delay == 0.0 or not self._wake.is_set():
-            self._wake.set()
 
     async def _write_all(self) -> None:
         while not self._closing or self._dirty:
