@@ -14,7 +14,7 @@ import pytest
 
 from tests.bridges.transformers.training_support import Bench, Caller
 
-pytestmark = pytest.mark.framework
+pytestmark = [pytest.mark.framework, pytest.mark.timeout(180)]  # the first test pays for a worker and its imports
 
 ROWS = [{"question": f"{n} + {n}", "answer": 2 * n, "even": n % 2 == 0} for n in range(10)]
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.bridges.transformers.training_support import DATA, SENTENCES, SETTINGS, Bench, Caller, at_step
+from tests.bridges.transformers.training_support import DATA, SENTENCES, SETTINGS, STEPS, Bench, Caller, at_step
 from tests.support import eventually
 
-pytestmark = pytest.mark.framework
+pytestmark = [pytest.mark.framework, pytest.mark.timeout(180)]  # the first test pays for a worker and its imports
 
 TEAM = Path(__file__).parent / "team_trainer.py"
 SAME = 1e-6
@@ -56,14 +56,14 @@ def losses(curve: list[dict[str, Any]]) -> list[float]:
 
 def test_a_run_reports_steps_and_metrics_and_its_result_is_a_model(worker: Caller, bench: Bench) -> None:
     """Progress with the loss, a chunk for each step, and a folder with safetensors."""
-    done = worker.train("first", {"eval_fraction": 0.1, "eval_every": 6})
+    done = worker.train("first", {"eval_fraction": 0.1, "eval_every": 12})
     progress, chunks = worker.events("progress"), worker.events("chunk")
-    assert [(each["current"], each["total"]) for each in progress if each["total"] == 12][-1] == (12, 12)
+    assert [(each["current"], each["total"]) for each in progress if each["total"] == STEPS][-1] == (STEPS, STEPS)
     assert progress[-1]["message"].startswith("loss ")
-    assert [chunk["step"] for chunk in chunks if "loss" in chunk] == list(range(1, 13))
-    assert [chunk["step"] for chunk in chunks if "eval_loss" in chunk] == [6, 12]
+    assert [chunk["step"] for chunk in chunks if "loss" in chunk] == list(range(1, STEPS + 1))
+    assert [chunk["step"] for chunk in chunks if "eval_loss" in chunk] == [12, 24, STEPS]
     assert {"step", "loss", "learning_rate", "epoch"} <= set(chunks[0])
-    assert (done["state"], done["steps"], done["kind"], done["resumed_from"]) == ("done", 12, "model", None)
+    assert (done["state"], done["steps"], done["kind"], done["resumed_from"]) == ("done", STEPS, "model", None)
     assert done["metrics"]["last_loss"] < done["metrics"]["first_loss"]
     assert done["metrics"]["eval_loss"] == chunks[-1]["eval_loss"]
     files = {path.name for path in Path(done["model"]).iterdir()}
@@ -132,10 +132,10 @@ def test_a_cancelled_run_keeps_its_last_step_and_ends_as_if_nothing_had_happened
     run = worker.run("cut")
     assert run["state"] == "cancelled"
     step = run["checkpoints"][-1]
-    assert 5 <= step == run["step"] < 12
+    assert 5 <= step == run["step"] < STEPS
     done = worker.result("transformers:train", {"run": "cut", "resume": True}, stream=True)
-    assert [chunk["step"] for chunk in worker.events("chunk")] == list(range(step + 1, 13))
-    assert (done["steps"], done["resumed_from"]) == (12, step)
+    assert [chunk["step"] for chunk in worker.events("chunk")] == list(range(step + 1, STEPS + 1))
+    assert (done["steps"], done["resumed_from"]) == (STEPS, step)
     assert losses(worker.run("cut", metrics=True)["metrics"]) == pytest.approx(losses(whole), abs=SAME)
     weights = [(bench.runs / run / "model" / "model.safetensors").read_bytes() for run in ("cut", "whole")]
     assert weights[0] == weights[1]
@@ -157,7 +157,7 @@ def test_a_killed_workers_run_is_interrupted_and_another_worker_resumes_it(
     done = worker.result("transformers:train", {"run": "killed", "resume": True})
     assert done["resumed_from"] == run["checkpoints"][-1]
     curve = worker.run("killed", metrics=True)["metrics"]
-    assert [row["step"] for row in curve] == list(range(1, 13))
+    assert [row["step"] for row in curve] == list(range(1, STEPS + 1))
     assert losses(curve) == pytest.approx(losses(whole), abs=SAME)
     assert not list((bench.runs / "killed").glob(".staging*"))
 
@@ -267,7 +267,7 @@ def small_disk(bench: Bench, whole: list[dict[str, Any]]) -> Iterator[Path]:
     """A file system with room for one checkpoint and a half."""
     place = bench.folder / "small"
     place.mkdir(exist_ok=True)
-    checkpoint = sum(path.stat().st_size for path in (bench.runs / "whole" / "checkpoints" / "step-12").iterdir())
+    checkpoint = sum(path.stat().st_size for path in (bench.runs / "whole" / "checkpoints" / f"step-{STEPS}").iterdir())
     size = f"size={checkpoint * 3 // 2}"
     if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", size, "small", place], check=False).returncode:
         pytest.skip("mounting a small file system takes root")

@@ -13,7 +13,7 @@ import pytest
 
 from manybridge import MLBridge
 from manybridge.errors import CallCancelledError, ResourceError, WorkerCrashedError
-from tests.bridges.transformers.training_support import DATA, SETTINGS, Bench
+from tests.bridges.transformers.training_support import DATA, SETTINGS, STEPS, Bench
 from tests.cli.support import CommandLine
 from tests.support import eventually
 
@@ -61,7 +61,7 @@ def test_trainings_in_python(ml: MLBridge) -> None:
     made = ml.create_resource("transformers", "training", {"model": "tiny", "dataset": DATA, "settings": SETTINGS})
     with ml.stream("transformers", "common:execute_resource", {"id": made.id, "inputs": {}}) as events:
         steps = [event.data["step"] for event in events if event.event == "chunk"]
-    assert steps == list(range(1, 13))
+    assert steps == list(range(1, STEPS + 1))
     assert events.result["run"] == made.id
     assert made.id in [each.id for each in ml.list_resources("transformers", "training")]
     ml.delete_resource("transformers", made.id)
@@ -69,7 +69,7 @@ def test_trainings_in_python(ml: MLBridge) -> None:
 
 def test_a_job_of_training_is_cancelled_and_resumed(ml: MLBridge) -> None:
     """Its progress has step, total and loss."""
-    args = {"run": "job", "model": "tiny", "dataset": DATA, "settings": {**SETTINGS, "max_steps": 30}}
+    args = {"run": "job", "model": "tiny", "dataset": DATA, "settings": {**SETTINGS, "max_steps": 60}}
     job = ml.submit("transformers", "transformers:train", args)
     for event in job.events():
         if event.event == "chunk" and event.data["step"] == 10:
@@ -77,11 +77,11 @@ def test_a_job_of_training_is_cancelled_and_resumed(ml: MLBridge) -> None:
     with pytest.raises(CallCancelledError):
         job.result()
     assert job.progress is not None
-    assert (job.progress.total, job.progress.message.startswith("loss ")) == (30, True)
+    assert (job.progress.total, job.progress.message.startswith("loss ")) == (60, True)
     kept = ml.call("transformers", "transformers:get_run", {"run": "job"})["checkpoints"][-1]
     assert kept >= 10
     done = ml.submit("transformers", "transformers:train", {"run": "job", "resume": True}).result(timeout=60)
-    assert (done["steps"], done["resumed_from"]) == (30, kept)
+    assert (done["steps"], done["resumed_from"]) == (60, kept)
 
 
 def test_what_a_caller_leaves_stops(ml: MLBridge) -> None:
