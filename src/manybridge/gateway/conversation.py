@@ -4,8 +4,9 @@ Which bridge a request is for:
 
 * `name:operation`: the bridge that is registered as `name`, or else the one whose framework is called that.
 * `common:operation`: the bridge that `args.bridge` names, or the default. The host itself answers `common:hello`,
-  `common:cancel`, `common:call_result` and `common:shutdown`; everything about jobs (`HOST_COMMANDS`); and
-  `common:ping`, `common:health` and `common:get_stats` when they name no bridge.
+  `common:cancel`, `common:call_result` and `common:shutdown`; everything about jobs, `common:explain` and
+  `common:reload_bridge` (`HOST_COMMANDS`); and `common:ping`, `common:health` and `common:get_stats` when they name no
+  bridge.
 * A command without namespace is version 1: it goes to the default bridge as it is, is counted as deprecated, and always
   reaches the same worker while that lives, one after the other, because a version 1 client believes that it talks to
   one process.
@@ -26,6 +27,7 @@ from typing import Any, Final
 import manybridge
 from manybridge.errors import CallError, InvalidArgumentError, ManybridgeError, RegistryError
 from manybridge.gateway.jobs import JobCommands
+from manybridge.gateway.supervision import SupervisionCommands
 from manybridge.host.bridge import AsyncMLBridge
 from manybridge.host.calls import Call, CallStage, ToolRunner
 from manybridge.host.options import CallOptions
@@ -86,6 +88,7 @@ class Conversation:
         self._version_1_made = False
         self._paused = False
         self._jobs = JobCommands(ml, self._pool_of, self._send_event)
+        self._supervision = SupervisionCommands(ml, self._call_of)
         self._own: dict[str, Callable[[Request], Any]] = {
             "common:hello": self._hello,
             "common:cancel": self._cancel,
@@ -168,6 +171,8 @@ class Conversation:
             pool = self._pool_of(namespace)
             # The worker knows its registered name; a framework's name works for whatever name it is registered under.
             return await self._ml.perform(pool, f"{pool.name}:{operation}", request.args, self._options(pool, request))
+        if operation in self._supervision.commands:
+            return await self._supervision.perform(operation, request)
         if operation in HOST_COMMANDS:
             return await self._jobs.perform(operation, request)
         args = dict(request.args)
@@ -226,6 +231,11 @@ class Conversation:
         self._calls[request.id] = (pool, call)
         if self._paused:
             call.on_sent = self.pause
+
+    def _call_of(self, id: Any) -> tuple[Pool, Call] | tuple[None, None] | None:
+        if not is_message_id(id) or id not in self._tasks:
+            return None
+        return self._calls.get(id, (None, None))
 
     def _pool_of(self, namespace: str) -> Pool:
         try:

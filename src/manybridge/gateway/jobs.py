@@ -58,7 +58,7 @@ class JobCommands:
         Raises:
             ManybridgeError: an argument is wrong, there is no such job, or the job's own error.
         """
-        return await self._commands[operation](request, _checked(operation, request.args))
+        return await self._commands[operation](request, checked_host_args(operation, request.args))
 
     async def _submit(self, request: Request, args: dict[str, Any]) -> dict[str, Any]:
         command = args["command"]
@@ -122,7 +122,7 @@ class JobCommands:
         return await self._ml.find_job(args["id"])
 
 
-def _checked(operation: str, args: dict[str, Any]) -> dict[str, Any]:
+def checked_host_args(operation: str, args: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments without those that are null.
 
     Raises:
@@ -138,7 +138,7 @@ def _checked(operation: str, args: dict[str, Any]) -> dict[str, Any]:
         if name not in given:
             if name in command.required:
                 problems.append({"argument": name, "expected": schema["type"], "found": "nothing"})
-        elif type(given[name]) not in _TYPES[schema["type"]]:
+        elif "type" in schema and type(given[name]) not in _TYPES[schema["type"]]:
             problems.append({"argument": name, "expected": schema["type"], "found": json_type(given[name])})
     if problems:
         text = "; ".join(f"{each['argument']}: expected {each['expected']}, found {each['found']}" for each in problems)

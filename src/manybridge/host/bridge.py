@@ -12,7 +12,7 @@ from math import inf
 from types import TracebackType
 from typing import Any, Self
 
-from manybridge.errors import ClosedError, ManybridgeError
+from manybridge.errors import ClosedError, InvalidArgumentError, ManybridgeError
 from manybridge.host.arguments import (
     checked_args,
     checked_name,
@@ -24,13 +24,15 @@ from manybridge.host.arguments import (
 )
 from manybridge.host.calls import Call, loop_future
 from manybridge.host.config import BridgeConfig, ConfigSource, read_config
-from manybridge.host.health import bridge_health, overall
+from manybridge.host.explain import explain_bridge, explain_call, explain_job, explain_pause, explain_session
+from manybridge.host.health import bridge_health, can_serve, overall
 from manybridge.host.job_table import DurableJobs, JobTable
 from manybridge.host.jobs import AsyncJob, LiveJob
 from manybridge.host.options import CallOptions
 from manybridge.host.pool import Pool
 from manybridge.host.pools import PoolSet
 from manybridge.host.registry import Registry
+from manybridge.host.rescue import Pause
 from manybridge.host.resources import Resource, ResourceTable
 from manybridge.host.router import Router
 from manybridge.host.sessions import Session, SessionInfo, SessionTable
@@ -38,6 +40,7 @@ from manybridge.host.store_access import StoreAccess, locate_store
 from manybridge.host.streams import AsyncStream
 from manybridge.host.tasks import TaskSet
 from manybridge.host.tools import ToolRegistry
+from manybridge.protocol.errors import ErrorCode
 from manybridge.store.records import JobRecord
 
 _log = logging.getLogger("manybridge.host")
@@ -543,6 +546,22 @@ class AsyncMLBridge:
         self._open()
         self._registry.update(name, changes)
 
+    async def reload_bridge(self, name: str | None = None) -> dict[str, Any]:
+        """Replace the workers of a bridge, one after the other, by ones that load its code anew; calls go on meanwhile.
+
+        Returns when the last one is replaced: `{"bridge": ..., "replaced": n}`. A bridge whose workers have not been
+        started yet has none. Its breaker begins anew, so this is also how to say that a cause was removed. What is
+        pinned to a replaced worker is lost.
+
+        Raises:
+            ManybridgeError: a replacement did not start. The workers that are left serve on; health says so.
+        """
+        pool = self.pool(name)
+        replaced = await pool.supervisor.reload()
+        if pool.supervisor.started:
+            await pool.wait_ready(None)
+        return {"bridge": pool.name, "replaced": replaced}
+
     async def unregister_bridge(self, name: str) -> None:
         """Remove a bridge. Calls that run may end; those that wait fail with `host_closed`."""
         self._open()
@@ -558,16 +577,71 @@ class AsyncMLBridge:
     async def health(self, *, probe: bool = True) -> dict[str, Any]:
         """Say whether calls can be served, for each bridge and its workers, and if not, why.
 
+        `live`: the host answers at all. `ready`: every bridge can take a call now, itself or by its fallback.
+
         Args:
             probe: ask every worker to answer a ping now, instead of saying only what the host knows.
         """
         if self._closed:
-            return {"status": "closed", "reason": "the host is closed", "bridges": {}}
+            return {"status": "closed", "live": False, "ready": False, "reason": "the host is closed", "bridges": {}}
         self._open()
         pools = self._pools.all()
         found = await asyncio.gather(*(bridge_health(pool, probe=probe) for pool in pools))
         bridges = {pool.name: each for pool, each in zip(pools, found, strict=True)}
-        return {"status": overall(bridges), "pid": os.getpid(), "bridges": bridges}
+        return {
+            "status": overall(bridges),
+            "live": True,
+            "ready": can_serve(bridges),
+            "pid": os.getpid(),
+            "bridges": bridges,
+        }
+
+    async def explain(self, what: str | None = None) -> dict[str, Any]:
+        """Say what something waits for, and why, as of now.
+
+        Args:
+            what: a bridge, the id of a session or a job, or the traceparent of an open call; looked up in this order.
+                None: every bridge.
+
+        Returns:
+            `waits_for`, a word (None where it waits for nothing), `reason`, a sentence, and facts such as `position`
+            in the queue. A bridge and a session list their calls.
+
+        Raises:
+            InvalidArgumentError: nothing is called that.
+        """
+        self._open()
+        if what is None:
+            return {"what": "host", "bridges": {pool.name: self._explain_bridge(pool) for pool in self._pools.all()}}
+        if what in self.bridges():
+            return self._explain_bridge(self.pool(checked_name(what, "what")))
+        pools, pauses = self._pools.all(), list(self._router.rescue.pauses)
+        if (session := self._sessions.known(what)) is not None:
+            return explain_session(session, pools, pauses)
+        for pool in pools:
+            for call in pool.open_calls():
+                if call.traceparent == what:
+                    return {"what": "call", "id": what, **explain_call(pool, call)}
+        for pause in pauses:
+            if pause.traceparent == what:
+                return {"what": "call", "id": what, **explain_pause(pause)}
+        return await self._explain_job(what, pauses)
+
+    def _explain_bridge(self, pool: Pool) -> dict[str, Any]:
+        pauses = [each for each in self._router.rescue.pauses if each.bridge == pool.name]
+        return {**explain_bridge(pool), "between_attempts": [explain_pause(each) for each in pauses]}
+
+    async def _explain_job(self, id: str, pauses: list[Pause]) -> dict[str, Any]:
+        try:
+            job = await self.find_job(id)
+        except ManybridgeError as error:
+            if error.code != ErrorCode.JOB_NOT_FOUND:
+                raise
+            text = f"what: expected a bridge, a session, a job or the traceparent of an open call, found {id!r}"
+            raise InvalidArgumentError(text) from None
+        its = [each for each in pauses if (each.bridge, each.command) == (job.bridge, job.command)]
+        pool = self._pools.get(job.bridge) if job.bridge in self.bridges() else None
+        return explain_job(job, pool, [each for each in its if each.session == job.session])
 
     async def stats(self) -> dict[str, Any]:
         """Return counters, queue depths and latencies of each bridge."""

@@ -242,6 +242,11 @@ class LiveJob(AsyncJob):
         """The number of the next event."""
         return self.log.next
 
+    @property
+    def current_call(self) -> Call | None:
+        """The call to a worker that was made last for it."""
+        return self._call
+
     async def wait(self, timeout: float | None = None) -> bool:
         """Wait until it has ended."""
         if timeout is None:

@@ -34,6 +34,7 @@ NOT_FOR_CALLERS: Final = {
     "common:call_result": "register the tool with register_tool",
     "common:snapshot_resource": "the host takes snapshots by itself",
     **{f"common:{name}": "jobs are the host's: use submit, get_job and what a job has" for name in HOST_COMMANDS},
+    **{f"common:{name}": f"it is the host's: use {name}" for name in ("explain", "reload_bridge")},
 }
 """Commands between host and worker, and what to do instead."""
 

@@ -278,6 +278,10 @@ class MLBridge:
         """Change keys of a bridge's configuration while running; stale workers are replaced one by one."""
         self._run(self._bridge.update_bridge(name, **changes))
 
+    def reload_bridge(self, name: str | None = None) -> dict[str, Any]:
+        """Replace the workers of a bridge, one after the other, by ones that load its code anew; calls go on."""
+        return self._run(self._bridge.reload_bridge(name))
+
     def unregister_bridge(self, name: str) -> None:
         """Remove a bridge."""
         self._run(self._bridge.unregister_bridge(name))
@@ -291,6 +295,10 @@ class MLBridge:
     def health(self, *, probe: bool = True) -> dict[str, Any]:
         """Say whether calls can be served, for each bridge and its workers, and if not, why."""
         return self._run(self._bridge.health(probe=probe))
+
+    def explain(self, what: str | None = None) -> dict[str, Any]:
+        """Say what a bridge's calls, a session, a job or a call (by its traceparent) wait for, and why."""
+        return self._run(self._bridge.explain(what))
 
     def stats(self) -> dict[str, Any]:
         """Return counters, queue depths and latencies of each bridge."""

@@ -78,8 +78,8 @@ COMMON_COMMANDS: Final[dict[str, CommonCommand]] = {
     "warm_up": CommonCommand(
         "Answer when the framework is imported and set up, or with the reason why it can't be.",
         {},
-        result="{state: 'ready', load_seconds, max_concurrency, idempotent}; idempotent names the operations that may be "
-        "repeated",
+        result="{state: 'ready', load_seconds, max_concurrency, idempotent}; idempotent lists the operations that may "
+        "be repeated",
     ),
     "create_resource": CommonCommand(
         "Make a resource.",
@@ -201,6 +201,20 @@ HOST_COMMANDS: Final[dict[str, CommonCommand]] = {
     ),
     "delete_job": CommonCommand(
         "Forget a job that has ended, with its result and its events.", _JOB, ("id",), "{id, deleted: true}"
+    ),
+    "explain": CommonCommand(
+        "Say what something waits for, and why. Without arguments: the calls of every bridge.",
+        {
+            "id": {"type": "string", "description": "A bridge, a session, a job, or the traceparent of an open call."},
+            "request": {"description": "The id of an open request of this connection."},
+        },
+        result="{waits_for, reason, ...}; waits_for is null, capacity, worker, pinned_worker, starting, loading, "
+        "backoff, breaker, retry, session or host",
+    ),
+    "reload_bridge": CommonCommand(
+        "Replace the workers of a bridge one after the other by ones that load its code anew; calls go on meanwhile.",
+        {"bridge": {"type": "string", "description": "Its name (default: the default bridge)."}},
+        result="{bridge, replaced}, when all are replaced",
     ),
 }
 """What a host answers beside `COMMON_COMMANDS`. A worker says `unknown_command`; a host lists the feature `jobs`."""

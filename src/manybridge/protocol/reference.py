@@ -34,7 +34,8 @@ INTRODUCTION: Final = (
 HOST_INTRODUCTION: Final = (
     "A job is a call with a life of its own: it goes on when its client has gone, and outlives the worker that runs "
     "it. So it is the host's, and a worker that is asked answers `unknown_command`. A host says that it has jobs with "
-    "`jobs` among the features of its `common:hello`."
+    "`jobs` among the features of its `common:hello`. `common:explain` and `common:reload_bridge` are about the host "
+    "itself."
 )
 
 CALLS_INTRODUCTION: Final = (
