@@ -106,7 +106,8 @@ class Agent:
             call: the call that it serves.
 
         Raises:
-            BridgeError: `invalid_argument`, `output_not_parsed`, or what a tool or a model failed with.
+            BridgeError: `invalid_argument`, `output_not_parsed`, `conflict` (another worker changed the thread), or
+                what a tool or a model failed with.
         """
         messages = to_langchain(check_messages(given, "messages"))
         if thread_id is None:
@@ -114,13 +115,11 @@ class Agent:
             return self._answer(state["messages"][len(messages) :], state, None, call)
         if self.threads is None:
             raise invalid("thread_id", "this agent has no memory; create it with memory='memory' or an SQLite memory")
-        async with self.threads.turn(thread_id):
-            before = len(await self.threads.messages(thread_id))
-            remembering = graph.copy({"checkpointer": await self.threads.saver()})
+        async with self.threads.turn(thread_id) as turn:
+            remembering = graph.copy({"checkpointer": turn.saver})
             # One write when the turn ends, not one after each of its steps.
-            config = {**self.threads.config(thread_id), "durability": "exit"}
-            state = await self._run_graph(remembering, messages, config, call)
-            return self._answer(state["messages"][before + len(messages) :], state, thread_id, call)
+            state = await self._run_graph(remembering, messages, {**turn.config, "durability": "exit"}, call)
+            return self._answer(state["messages"][len(turn.messages) + len(messages) :], state, thread_id, call)
 
     async def _run_graph(self, graph: Any, messages: list[Any], config: dict[str, Any], call: RunningCall) -> Any:
         keywords = {"durability": config.pop("durability")} if "durability" in config else {}

@@ -25,7 +25,6 @@ from manybridge.bridges.langchain.framework import (
     versions,
 )
 from manybridge.bridges.langchain.lcel import ModelNode, nodes_of
-from manybridge.bridges.langchain.memory import Savers
 from manybridge.bridges.langchain.messages import check_messages, from_langchain, to_langchain
 from manybridge.bridges.langchain.models import Models
 from manybridge.bridges.langchain.options import Options, read_options
@@ -42,6 +41,7 @@ from manybridge.bridges.langchain.resources import (
     parts_of_chain,
 )
 from manybridge.bridges.langchain.secrets import Secrets
+from manybridge.bridges.langchain.thread_stores import Savers
 from manybridge.bridges.langchain.tools import read_tool, read_tools, to_langchain_tools
 from manybridge.bridges.langchain.usage import UsageLedger
 from manybridge.protocol.errors import ErrorCode

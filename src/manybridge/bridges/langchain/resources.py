@@ -158,7 +158,6 @@ class MemoryResource(_Held):
             name: of the file; agents with the same name have the same threads.
         """
         spec = read_memory({"kind": kind, "name": name}, "memory")
-        self.bridge.savers.check(spec, "memory")
         self.threads = Threads(spec, self.session_id, self.bridge.savers)
 
     async def execute(
@@ -230,7 +229,6 @@ class AgentResource(_Held):
         threads = None
         if memory is not None:
             where = read_memory(memory, "memory")
-            bridge.savers.check(where, "memory")
             threads = Threads(where, self.session_id, bridge.savers)
         self.agent = Agent(spec, threads)
         if self.own_model or bridge.models.default is not None:
