@@ -16,10 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import aiosqlite  # noqa: F401  # imported before the first fork
-import asyncpg  # type: ignore[import-untyped]  # noqa: F401  # the same; it ships no types
-import sqlalchemy.dialects.postgresql.asyncpg
-import sqlalchemy.dialects.sqlite.aiosqlite  # noqa: F401  # the same
+import asyncpg  # type: ignore[import-untyped]  # noqa: F401  # imported before the first fork; it ships no types
 
 import manybridge.store.sql  # noqa: F401  # the same
 from manybridge.host.bridge import AsyncMLBridge

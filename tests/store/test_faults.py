@@ -134,7 +134,7 @@ async def _pragma(store: Any, pragma: str) -> None:
 
 IN_A_PROCESS = """
 import asyncio, os, resource, sys
-import manybridge.store.sql, aiosqlite, sqlalchemy.dialects.sqlite.aiosqlite
+import manybridge.store.sql
 from manybridge.errors import StoreError
 from manybridge.store.opening import open_store
 from manybridge.store.records import JobRecord

@@ -100,9 +100,11 @@ async def test_a_snapshot_that_does_not_restore_is_an_error_and_the_resource_sta
 async def test_calls_without_state_never_touch_the_store(durable_host: HostMaker) -> None:
     """Not one statement, whether the database is open or not."""
     ml = await durable_host()
+    await ml.list_jobs()  # what a host of before left is looked for at the start
+    at_start = statements(ml)
     for _ in range(20):
         await ml.call("mock", "echo", {"x": 1})
-    assert statements(ml) == 0
+    assert statements(ml) == at_start
     made = await ml.create_resource("mock", "echo")
     await ml.execute_resource("mock", made.id)
     await aeventually(lambda: not ml._resources._keeper._dirty)

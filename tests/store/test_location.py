@@ -95,7 +95,7 @@ from manybridge import MLBridge
 with MLBridge.from_config(sys.argv[1]) as ml:
     ml.call("mock", "echo", {})
     ml.list_resources()
-print(*sorted({"sqlalchemy", "alembic", "aiosqlite", "asyncpg"} & sys.modules.keys()))
+print(*sorted({"sqlalchemy", "alembic", "asyncpg"} & sys.modules.keys()))
 """
 
 

@@ -12,22 +12,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
-from sqlalchemy import event
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from manybridge.errors import StoreError
 from manybridge.store.failures import closed_error, lost_connection, store_error
+from manybridge.store.inline import EngineThread
 from manybridge.store.schema import needs_upgrade, upgrade
 from manybridge.store.urls import StoreUrl
 
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
 Result = TypeVar("Result")
-Work = Callable[[AsyncConnection], Awaitable[Result]]
+Work: TypeAlias = "Callable[[AsyncConnection], Awaitable[Result]]"
 
 BUSY_SECONDS: Final = 5.0
 """How long a write waits for a writer of another process. A transaction of ours takes milliseconds; whoever holds the
@@ -54,7 +56,8 @@ class Database:
         self.url = url
         self.statements = 0
         """How many were executed; for tests and stats."""
-        self._engines: list[AsyncEngine] = []
+        self._engines: list[EngineThread | AsyncEngine] = []
+        """The one for writing and the one for reading, or one for both."""
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
 
@@ -72,7 +75,7 @@ class Database:
                 self._engines = [self._postgresql_engine()]
             if await self.read(lambda connection: connection.run_sync(needs_upgrade, self.url), "open"):
                 await self.write(lambda connection: connection.run_sync(upgrade, self.url), "open")
-        except (OSError, sqlite3.Error) as error:
+        except OSError as error:
             raise store_error(error, self.url, "open") from error
         except BaseException:
             await self._dispose()
@@ -120,12 +123,12 @@ class Database:
         if not task.cancelled():
             task.exception()  # told to whoever waited; its caller may have gone
 
-    async def _retried(self, engine: AsyncEngine, work: Work[Result], doing: str) -> Result:
+    async def _retried(self, engine: EngineThread | AsyncEngine, work: Work[Result], doing: str) -> Result:
         deadline, pause = monotonic() + RECONNECT_SECONDS, 0.02
         while True:
-            transaction = _Transaction(engine, work)
+            transaction = _Transaction()
             try:
-                return await transaction.run()
+                return await (engine.run(work) if isinstance(engine, EngineThread) else transaction.run(engine, work))
             except StoreError:
                 raise
             except (SQLAlchemyError, OSError, TimeoutError, UnicodeEncodeError, OverflowError) as error:
@@ -143,17 +146,11 @@ class Database:
         for engine in engines:
             await engine.dispose()
 
-    def _sqlite_engine(self, *, writes: bool) -> AsyncEngine:
-        engine = create_async_engine(
-            f"sqlite+aiosqlite:///{self.url.path}",
-            pool_size=1 if writes else 2,
-            max_overflow=0,
-            pool_timeout=STATEMENT_SECONDS,
-            connect_args={"timeout": BUSY_SECONDS},
-        )
+    def _sqlite_engine(self, *, writes: bool) -> EngineThread:
+        engine = create_engine(f"sqlite:///{self.url.path}", pool_size=1, connect_args={"timeout": BUSY_SECONDS})
         synchronous = self.url.synchronous
 
-        @event.listens_for(engine.sync_engine, "connect")
+        @event.listens_for(engine, "connect")
         def connected(connection: Any, _record: Any) -> None:
             connection.isolation_level = None  # the module must not begin transactions by itself: we say which kind
             cursor = connection.cursor()
@@ -161,16 +158,18 @@ class Database:
                 cursor.execute(f"PRAGMA {pragma}")
             cursor.close()
 
-        @event.listens_for(engine.sync_engine, "begin")
+        @event.listens_for(engine, "begin")
         def begun(connection: Any) -> None:
             # Immediate takes the one write lock at the beginning, where waiting for it is possible.
             connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
         self._count(engine)
-        return engine
+        return EngineThread(engine, f"store {'writer' if writes else 'reader'}")
 
     def _postgresql_engine(self) -> AsyncEngine:
+        # SQLite needs neither of them, and each takes its tenth of a second.
         import asyncpg  # type: ignore[import-untyped]  # it ships none
+        from sqlalchemy.ext.asyncio import create_async_engine
 
         async def connect() -> Any:
             # asyncpg reads the address itself, so that everything that libpq's addresses can say works.
@@ -184,28 +183,26 @@ class Database:
         engine = create_async_engine(
             "postgresql+asyncpg://", async_creator=connect, pool_size=POOL_SIZE, pool_timeout=STATEMENT_SECONDS
         )
-        self._count(engine)
+        self._count(engine.sync_engine)
         return engine
 
-    def _count(self, engine: AsyncEngine) -> None:
-        @event.listens_for(engine.sync_engine, "before_cursor_execute")
+    def _count(self, engine: Engine) -> None:
+        @event.listens_for(engine, "before_cursor_execute")
         def executing(*_: Any) -> None:
             self.statements += 1
 
 
-class _Transaction(Generic[Result]):
-    """One attempt. Knows whether it had come to its commit when it failed."""
+class _Transaction:
+    """One attempt over a server. Knows whether it had come to its commit when it failed."""
 
-    def __init__(self, engine: AsyncEngine, work: Work[Result]) -> None:
-        self._engine = engine
-        self._work = work
-        self.committing = False
+    committing = False
 
-    async def run(self) -> Result:
-        async with self._engine.connect() as connection:
+    async def run(self, engine: AsyncEngine, work: Work[Result]) -> Result:
+        """Run it."""
+        async with engine.connect() as connection:
             transaction = await connection.begin()
             try:
-                result = await self._work(connection)
+                result = await work(connection)
             except BaseException:
                 await _rolled_back(transaction)
                 raise
@@ -236,9 +233,6 @@ def _make_file(url: StoreUrl) -> None:
 
     Raises:
         OSError: it can't be made.
-        sqlite3.Error: it can't be opened. Found out here, because aiosqlite does not wait for the thread of a
-            connection that failed.
     """
     with contextlib.suppress(FileExistsError):
         os.close(os.open(url.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    sqlite3.connect(url.path).close()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sqlalchemy import and_, or_, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from manybridge.store import liveness
 from manybridge.store.records import HostRecord
 from manybridge.store.statements import Statements, now, upsert
 from manybridge.store.tables import hosts, resources
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 
 class SqlHosts(Statements):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Row, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from manybridge.store.records import JobEvent, JobRecord
-from manybridge.store.statements import Statements, from_text, insert, to_text, upsert
+from manybridge.store.statements import Statements, from_text, insert, to_text, upsert, values_of
 from manybridge.store.tables import job_events, jobs
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 _JSON = ("args", "progress", "result", "error")
 
@@ -22,7 +23,7 @@ class SqlJobs(Statements):
 
     async def save_job(self, record: JobRecord) -> None:
         """See `JobStore`."""
-        values = asdict(record) | {name: to_text(getattr(record, name)) for name in _JSON} | {"scope": self._scope}
+        values = values_of(record, _JSON) | {"scope": self._scope}
 
         async def work(connection: AsyncConnection) -> None:
             await connection.execute(upsert(connection, jobs, values))

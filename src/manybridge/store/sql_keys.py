@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ColumnElement, Row, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from manybridge.store.records import KeyRecord
 from manybridge.store.statements import Statements, from_text, insert, is_living, now, to_text
 from manybridge.store.tables import hosts, keys
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 LONGEST_CALL: Final = 86_400.0
 """Seconds after which the key of a call whose host has gone is swept away, where nobody asked for it again."""

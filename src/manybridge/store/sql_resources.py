@@ -3,17 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Row, null, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import BigInteger, Double, Row, Text, bindparam, func, null, select
 
 from manybridge.store.records import Execution, ResourceRecord
-from manybridge.store.statements import Statements, from_text, insert, is_living, to_text
+from manybridge.store.statements import Statements, from_text, insert_new, is_living, to_text, values_of
 from manybridge.store.tables import resources
 
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
 _JSON = ("config", "state")
+
+# The statements of each create and each execution, made once; see `insert_new`.
+_OWN = (
+    resources.c.scope == bindparam("own_scope", type_=Text),
+    resources.c.bridge == bindparam("own_bridge", type_=Text),
+    resources.c.id == bindparam("own_id", type_=Text),
+)
+_READ = select(resources).where(*_OWN, resources.c.ready)
+_LOCK = select(resources).where(*_OWN).with_for_update()
+_CLAIM = resources.update().where(*_OWN).values(holder=bindparam("new_holder", type_=Text), fence=resources.c.fence + 1)
+_SAVE = (
+    resources.update()
+    .where(
+        *_OWN,
+        resources.c.holder == bindparam("own_holder", type_=Text),
+        resources.c.fence == bindparam("own_fence", type_=BigInteger),
+    )
+    .values(
+        state=bindparam("new_state", type_=Text),
+        version=resources.c.version + 1,
+        executions=resources.c.executions + bindparam("more", type_=BigInteger),
+        last_executed=func.coalesce(bindparam("at", type_=Double), resources.c.last_executed),
+    )
+    .returning(resources.c.version)
+)
 
 
 class SqlResources(Statements):
@@ -21,16 +48,15 @@ class SqlResources(Statements):
 
     async def add_resource(self, record: ResourceRecord) -> bool:
         """See `ResourceStore`."""
-        values, own = self._resource_values(record), self._in_scope(resources, bridge=record.bridge, id=record.id)
+        values, own = self._resource_values(record), self._key(record.bridge, record.id)
 
         async def work(connection: AsyncConnection) -> bool:
-            added = insert(connection, resources).values(**values).on_conflict_do_nothing()
-            if (await connection.execute(added)).rowcount > 0:
+            if (await connection.execute(insert_new(connection.dialect.name, resources), values)).rowcount > 0:
                 return True
-            row = (await connection.execute(select(resources).where(own).with_for_update())).first()
+            row = (await connection.execute(_LOCK, own)).first()
             if row is None or row.ready or await is_living(connection, row.holder):
                 return False  # row None: deleted a moment ago, which its caller can't tell from a moment later
-            await connection.execute(resources.update().where(own).values(**values))
+            await connection.execute(resources.update().where(*_OWN).values(**values), own)
             return True
 
         return await self.database.write(work, f"record resource {record.id}")
@@ -63,10 +89,10 @@ class SqlResources(Statements):
 
     async def get_resource(self, bridge: str, id: str) -> ResourceRecord | None:
         """See `ResourceStore`."""
-        query = select(resources).where(self._in_scope(resources, bridge=bridge, id=id), resources.c.ready)
+        own = self._key(bridge, id)
 
         async def work(connection: AsyncConnection) -> ResourceRecord | None:
-            row = (await connection.execute(query)).first()
+            row = (await connection.execute(_READ, own)).first()
             return None if row is None else _resource(row)
 
         return await self.database.read(work, f"read resource {id}")
@@ -91,15 +117,15 @@ class SqlResources(Statements):
 
     async def claim_resource(self, bridge: str, id: str, host: str) -> ResourceRecord | None:
         """See `ResourceStore`."""
-        own = self._in_scope(resources, bridge=bridge, id=id) & resources.c.ready
+        own = self._key(bridge, id)
 
         async def work(connection: AsyncConnection) -> ResourceRecord | None:
-            row = (await connection.execute(select(resources).where(own).with_for_update())).first()
-            if row is None:
+            row = (await connection.execute(_LOCK, own)).first()
+            if row is None or not row.ready:
                 return None
             if row.holder != host and await is_living(connection, row.holder):
                 return _resource(row)
-            await connection.execute(resources.update().where(own).values(holder=host, fence=row.fence + 1))
+            await connection.execute(_CLAIM, own | {"new_holder": host})
             return replace(_resource(row), holder=host, fence=row.fence + 1)
 
         return await self.database.write(work, f"claim resource {id}")
@@ -108,18 +134,16 @@ class SqlResources(Statements):
         self, bridge: str, id: str, *, host: str, fence: int, state: Any, executions: int, last_executed: float | None
     ) -> int | None:
         """See `ResourceStore`."""
-        own = self._in_scope(resources, bridge=bridge, id=id, holder=host, fence=fence)
-        values: dict[str, Any] = {
-            "state": to_text(state),
-            "version": resources.c.version + 1,
-            "executions": resources.c.executions + executions,
+        values = self._key(bridge, id) | {
+            "own_holder": host,
+            "own_fence": fence,
+            "new_state": to_text(state),
+            "more": executions,
+            "at": last_executed,
         }
-        if last_executed is not None:
-            values["last_executed"] = last_executed
-        statement = resources.update().where(own).values(**values).returning(resources.c.version)
 
         async def work(connection: AsyncConnection) -> int | None:
-            version: int | None = (await connection.execute(statement)).scalar()
+            version: int | None = (await connection.execute(_SAVE, values)).scalar()
             return version
 
         return await self.database.write(work, f"keep the state of resource {id}")
@@ -172,8 +196,11 @@ class SqlResources(Statements):
 
         return await self.database.write(work, "delete resources")
 
+    def _key(self, bridge: str, id: str) -> dict[str, Any]:
+        return {"own_scope": self._scope, "own_bridge": bridge, "own_id": id}
+
     def _resource_values(self, record: ResourceRecord) -> dict[str, Any]:
-        return asdict(record) | {name: to_text(getattr(record, name)) for name in _JSON} | {"scope": self._scope}
+        return values_of(record, _JSON) | {"scope": self._scope}
 
 
 def _resource(row: Row[*tuple[Any, ...]]) -> ResourceRecord:

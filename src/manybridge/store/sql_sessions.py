@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, Row, case, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from manybridge.store.records import SessionRecord
 from manybridge.store.statements import Statements, from_text, insert, now, to_text
 from manybridge.store.tables import resources, sessions
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 
 class SqlSessions(Statements):
