@@ -11,6 +11,7 @@ import typer
 
 from manybridge import __version__
 from manybridge.cli.call import call
+from manybridge.cli.chaos import chaos
 from manybridge.cli.config_command import config_app
 from manybridge.cli.context import ConfigOption
 from manybridge.cli.doctor import doctor
@@ -56,7 +57,7 @@ def root(
 
 
 def _with_config(path: str) -> dict[str, object]:
-    defaults: dict[str, object] = {name: {"config": path} for name in ("call", "doctor", "serve", "stubs")}
+    defaults: dict[str, object] = {name: {"config": path} for name in ("call", "chaos", "doctor", "serve", "stubs")}
     defaults["env"] = {name: {"config": path} for name in ("lock", "sync", "list", "scan", "gc", "export")}
     defaults["config"] = {"show": {"config": path}}
     defaults["jobs"] = {
@@ -85,6 +86,7 @@ app.add_typer(env_app, name="env")
 app.add_typer(config_app, name="config")
 app.command()(serve)
 app.command()(stubs)
+app.command()(chaos)
 app.command(
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": ["-h", "--help"]}
 )(worker)

@@ -311,6 +311,10 @@ class Faults:
         """End every connection of manybridge to its PostgreSQL database, from the server's side."""
         return await self._store.disconnect()
 
+    async def store_serves(self) -> bool:
+        """Whether the store takes a write now."""
+        return await self._store.serves()
+
     # ------------------------------------------------------------------ whom it strikes
 
     def _pool(self, bridge: str | None) -> Pool:

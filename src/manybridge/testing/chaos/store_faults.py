@@ -56,8 +56,8 @@ class StoreFaults:
         injection = self._begin("store_locked", lambda: in_thread(hold), seconds)
         assert injection.over is not None
         await asyncio.wait({held, injection.over}, return_when=asyncio.FIRST_COMPLETED)
-        if injection.over.done():
-            injection.over.result()  # it failed: whoever asked for the fault must know
+        if injection.over.done() and (error := injection.over.exception()) is not None:
+            raise ChaosError(f"the store could not be locked: {error}") from error
         return injection
 
     async def read_only(self, seconds: float) -> Injection:
