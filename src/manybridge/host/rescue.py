@@ -126,8 +126,10 @@ class Rescue:
             ManybridgeError: nothing helped.
         """
         watch = None
-        if options.on_event is not None and self.may_repeat(pool, command, options.idempotency_key):
-            watch = ChunkWatch(options)
+        if options.on_event is not None:
+            known = pool.stats.started > 0  # else no worker has said yet what may be repeated
+            if not known or self.may_repeat(pool, command, options.idempotency_key):
+                watch = ChunkWatch(options)
         try:
             return await attempt(pool, command)
         except ManybridgeError as error:
