@@ -34,8 +34,10 @@ class StoreFaults:
         self._ml = ml
         self._running: set[asyncio.Task[Any]] = set()
         self._release = threading.Event()
-        self._refused: dict[int, bool] = {}
-        """By engine: whether it refuses to write. Engines that are here are watched."""
+        self._refuses = False
+        """Whether SQLite refuses to write now."""
+        self._listener: Callable[[], None] | None = None
+        """Takes back what tells SQLite so, with each transaction."""
 
     async def lock(self, seconds: float) -> Injection:
         """Hold the write lock of the SQLite file, as another program would."""
@@ -66,15 +68,15 @@ class StoreFaults:
         Through `PRAGMA query_only` on the host's own connections and not through the file's permissions: a database
         that is open stays writable whatever they become, and root may write anyway.
         """
-        self._file("read-only")
-        engines = await self._engines()
-        self._refuse(engines, refuse=True)
+        path = self._file("read-only")
+        await self._access.announce()  # opens it, if it was not needed before
+        self._refuse(path, refuse=True)
 
         async def wait() -> None:
             try:
                 await asyncio.sleep(seconds)
             finally:
-                self._refuse(engines, refuse=False)
+                self._refuse(path, refuse=False)
 
         return self._begin("store_read_only", wait, seconds)
 
@@ -132,6 +134,9 @@ class StoreFaults:
             task.cancel()
         if self._running:
             await asyncio.wait(self._running)
+        if self._listener is not None:
+            await self.serves()  # a transaction, with which the writing connection is told that it may write again
+            self._listener()
 
     # ------------------------------------------------------------------ inside
 
@@ -159,23 +164,17 @@ class StoreFaults:
         injection.over.add_done_callback(self._running.discard)
         return injection
 
-    async def _engines(self) -> list[Any]:
-        await self._access.announce()  # opens it, if it was not needed before
-        store: Any = self._access.store
-        return [engine.sync_engine for engine in store._store.database._engines]  # as above
+    def _refuse(self, path: Path, *, refuse: bool) -> None:
+        self._refuses = refuse
+        if self._listener is None:
+            from sqlalchemy import Engine, event
 
-    def _refuse(self, engines: list[Any], *, refuse: bool) -> None:
-        for engine in engines:
-            if id(engine) not in self._refused:
-                self._watch(engine)
-            self._refused[id(engine)] = refuse
+            def begun(connection: Any) -> None:
+                if connection.engine.url.database == str(path):
+                    connection.exec_driver_sql(f"PRAGMA query_only = {int(self._refuses)}")
 
-    def _watch(self, engine: Any) -> None:
-        from sqlalchemy import event
-
-        @event.listens_for(engine, "begin")
-        def begun(connection: Any) -> None:
-            connection.exec_driver_sql(f"PRAGMA query_only = {int(self._refused[id(engine)])}")
+            event.listen(Engine, "begin", begun)
+            self._listener = lambda: event.remove(Engine, "begin", begun)
 
 
 def _away(path: Path) -> Path:
