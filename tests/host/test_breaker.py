@@ -35,6 +35,21 @@ def test_the_wait_doubles_with_every_crash_up_to_the_limit() -> None:
     assert waits == [0.0, 1.0, 2.0, 4.0, 4.0]
 
 
+def test_no_number_of_crashes_is_too_large_to_count_with() -> None:
+    """A bridge that can't start for a night is started again when its cause is gone."""
+    crashing = breaker(max_crashes=10_000)
+    for _ in range(2_000):
+        crashing.crashed(100.0, CRASH)
+    assert crashing.wait(100.0) == 4.0
+
+    failing = breaker()
+    for night in range(2_000):
+        now = 100.0 * night
+        assert failing.state is BreakerState.CLOSED or failing.probe(now)
+        failing.crashed(now, MISSING)
+    assert failing.remaining(now) == 4.0
+
+
 def test_a_worker_that_had_served_is_replaced_at_once() -> None:
     """Starting works; many such crashes open the breaker all the same."""
     tested = breaker(max_crashes=3)

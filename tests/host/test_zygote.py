@@ -95,6 +95,21 @@ async def test_a_zygote_that_died_is_made_again(mock_host: HostMaker) -> None:
     assert ml.pool("mock").ready[0].started_by == "zygote"
 
 
+async def test_a_zygote_that_is_killed_during_its_import_is_made_again(mock_host: HostMaker) -> None:
+    """Nothing was wrong with the framework; with `always` the bridge would never serve again."""
+    ml = await mock_host(zygote="always", restart={"initial_backoff": 0.0})
+    launcher = launcher_of(ml)
+    await aeventually(lambda: launcher._zygote is not None)
+    zygote = launcher._zygote
+    assert zygote is not None
+    assert not zygote.ready.done()
+    os.kill(zygote.process.pid, signal.SIGKILL)
+    await aeventually(lambda: zygote.process.status is not None)
+
+    assert await ml.call("mock", "echo", {"a": 1}) == {"a": 1}
+    assert ml.pool("mock").ready[0].started_by == "zygote"
+
+
 async def test_options_and_environment_reach_a_forked_worker(mock_host: HostMaker) -> None:
     """They travel with the request to fork."""
     options = {"script": [{"result": {"scripted": True}}]}

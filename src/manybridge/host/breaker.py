@@ -14,6 +14,9 @@ from manybridge.protocol.errors import ErrorCode
 SHORTEST_RETRY: Final = 0.5
 """Seconds before a start that failed for a lasting reason (a package is missing) is tried again; doubles each time."""
 
+MOST_DOUBLED: Final = 64
+"""A wait is not doubled more often: nobody waits for so long, and a float would overflow at 1024."""
+
 PASSING_CODES: Final = frozenset(
     {ErrorCode.WORKER_CRASHED, ErrorCode.WORKER_START_FAILED, ErrorCode.PROTOCOL_VIOLATION, ErrorCode.OUT_OF_MEMORY}
 )
@@ -69,7 +72,7 @@ class Breaker:
         if self.state is BreakerState.OPEN:
             return  # one of several that failed together
         if cause.code not in PASSING_CODES:
-            wait = min(SHORTEST_RETRY * 2**self._lasting_failures, self.policy.max_backoff)
+            wait = min(SHORTEST_RETRY * 2 ** min(self._lasting_failures, MOST_DOUBLED), self.policy.max_backoff)
             self._lasting_failures += 1
             self._open(now + wait)
             return
@@ -111,7 +114,8 @@ class Breaker:
         if repeated <= 0:
             return 0.0
         since = now - self._crashes[-1]
-        backoff: float = min(self.policy.initial_backoff * 2.0 ** (repeated - 1), self.policy.max_backoff)
+        doubled = 2.0 ** min(repeated - 1, MOST_DOUBLED)
+        backoff: float = min(self.policy.initial_backoff * doubled, self.policy.max_backoff)
         return max(0.0, backoff - since)
 
     def probe(self, now: float) -> bool:

@@ -31,6 +31,9 @@ from manybridge.host.process import ExitStatus, WorkerProcess
 MAX_DATAGRAM: Final = 256 * 1024
 """As in worker/zygote.py."""
 
+KILLED: Final = frozenset({"SIGKILL", "SIGTERM"})
+"""Signals that come from outside: by the kernel when memory ended, or by a person."""
+
 FORK_SECONDS: Final = 5.0
 """How long a zygote may take to answer. A fork takes milliseconds; one that does not answer holds a lock."""
 
@@ -242,13 +245,14 @@ class ZygoteLauncher:
 
     async def _ready_zygote(self) -> Zygote:
         zygote = self._zygote
-        if zygote is None or (zygote.process.status is not None and zygote.ready.exception() is None):
-            zygote = self._zygote = Zygote(self._plan, self._guardian)  # the first, or one that worked has died
+        if zygote is None or zygote.process.status is not None:
+            zygote = self._zygote = Zygote(self._plan, self._guardian)  # the first, or the last one has died
         try:
             await asyncio.shield(zygote.ready)
         except ZygoteError:
-            # Its import would fail or leave threads behind the next time too.
-            self._unsafe = True
+            # Its import would fail or leave threads behind the next time too; unless somebody killed it meanwhile.
+            status = zygote.process.status
+            self._unsafe = status is None or status.signal not in KILLED
             raise
         self.fallback_reason = None
         return zygote
