@@ -11,14 +11,12 @@ from typing import Any
 import pytest
 
 from manybridge.bridge import BridgeError, Context, V1Context
+from manybridge.bridges.common.keys import Secrets
 from manybridge.bridges.dspy import DSPyBridge, v1_gemini
 from manybridge.bridges.dspy.errors import translate
 from manybridge.bridges.dspy.lm import LanguageModels, LMSettings, overlay
 from manybridge.bridges.dspy.metrics import METRICS
-from manybridge.bridges.dspy.references import References
-from manybridge.bridges.dspy.secrets import Secrets
 from manybridge.bridges.dspy.signatures import parse_type
-from manybridge.bridges.dspy.usage import UsageLedger, nothing_used
 from manybridge.bridges.dspy.v1_programs import class_name, field_name
 from manybridge.bridges.dspy.values import read_prediction, to_json
 from tests.support import SOURCE
@@ -114,34 +112,7 @@ def test_a_setting_that_does_not_exist_is_refused() -> None:
     assert code_of(lambda: overlay(None, {"model": "x", "temprature": 1}, trusted=False)) == "invalid_argument"
 
 
-def test_secrets_are_cleaned_from_texts_and_short_ones_are_no_secrets() -> None:
-    """A key "x" would maim every word with an x."""
-    secrets = Secrets()
-    for key in (KEY, "x", None):
-        secrets.add(key)
-    assert secrets.clean(f"bad key {KEY}, x") == "bad key ***, x"
-
-
-# ---------------------------------------------------------------- named code
-
-
-def test_code_can_be_named_only_in_allowed_modules() -> None:
-    """`team` allows `team.metrics`; nothing is allowed by default."""
-    references = References(["json"])
-    assert references.load("json:dumps", "metric")([1]) == "[1]"
-    assert callable(references.load("json.decoder:JSONDecoder.decode", "metric"))
-    assert code_of(lambda: references.load("os:system", "metric")) == "permission_denied"
-    assert code_of(lambda: references.load("jsonx:dumps", "metric")) == "permission_denied"
-    assert code_of(lambda: References().load("json:dumps", "metric")) == "permission_denied"
-
-
-@pytest.mark.parametrize("reference", ["json", "json:", ":dumps", "json:nothing", "json.nothing:x"])
-def test_a_reference_that_leads_nowhere_is_an_invalid_argument(reference: str) -> None:
-    """The error names the argument."""
-    assert code_of(lambda: References(["json"]).load(reference, "metric")) == "invalid_argument"
-
-
-# ---------------------------------------------------------------- values, metrics, usage
+# ---------------------------------------------------------------- values, metrics
 
 
 class Stand:
@@ -196,19 +167,6 @@ def test_an_agents_trajectory_becomes_a_list_of_steps() -> None:
     found = read_prediction({"answer": "x", "trajectory": trajectory})
     assert found["outputs"] == {"answer": "x"}
     assert found["trace"][10] == {"thought": "thought10", "tool_name": "tool_name10"}
-
-
-def test_usage_adds_up_per_session_and_in_all() -> None:
-    """Forgetting a session keeps the total."""
-    used = {**nothing_used(), "calls": 1, "total_tokens": 7, "by_model": {"m": {
-        "prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7,
-    }}}  # fmt: skip
-    ledger = UsageLedger()
-    ledger.add(used, "s")
-    ledger.add(used, None)
-    assert (ledger.session("s")["calls"], ledger.total()["by_model"]["m"]["total_tokens"]) == (1, 14)
-    ledger.forget("s")
-    assert (ledger.session("s"), ledger.total()["calls"]) == (nothing_used(), 2)
 
 
 # ---------------------------------------------------------------- errors

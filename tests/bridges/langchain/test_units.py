@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 
 from manybridge.bridge import BridgeError
+from manybridge.bridges.common.keys import Secrets
+from manybridge.bridges.common.references import References
+from manybridge.bridges.common.usage import UsageLedger
 from manybridge.bridges.langchain.agents import AgentSpec, check_agent
 from manybridge.bridges.langchain.errors import translate
 from manybridge.bridges.langchain.lcel import BranchesNode, ModelNode, SequenceNode, nodes_of, read_chain
@@ -15,12 +18,10 @@ from manybridge.bridges.langchain.messages import check_messages, check_result, 
 from manybridge.bridges.langchain.models import ModelSettings, overlay
 from manybridge.bridges.langchain.options import read_options
 from manybridge.bridges.langchain.prompts import read_prompt
-from manybridge.bridges.langchain.references import References
 from manybridge.bridges.langchain.resources import own_model
 from manybridge.bridges.langchain.schemas import check_schema, problems_of, with_defaults
-from manybridge.bridges.langchain.secrets import Secrets
 from manybridge.bridges.langchain.tools import ToolDefaults, read_tool
-from manybridge.bridges.langchain.usage import UsageLedger, UsageMeter
+from manybridge.bridges.langchain.usage import TOKEN_COUNTS, UsageMeter
 
 ORDER = {
     "type": "object",
@@ -268,10 +269,10 @@ def test_a_wrong_memory_is_refused(given: Any, where: str) -> None:
         ({"name": "a", "args": {}}, "invalid_argument"),
         ("os:remove", "permission_denied"),
         ("json:nothing", "invalid_argument"),
-        ("json:_default_decoder", "invalid_argument"),
+        ("json:_default_decoder", "permission_denied"),
         ("json", "invalid_argument"),
         ("nowhere:f", "invalid_argument"),
-        ("json:__doc__", "invalid_argument"),
+        ("json:__name__", "permission_denied"),
     ],
 )
 def test_a_wrong_tool_is_refused(given: Any, code: str) -> None:
@@ -363,7 +364,7 @@ def test_wrong_options_are_config_errors(options: dict[str, Any]) -> None:
 
 def test_usage_adds_up() -> None:
     """By model, by session, and in all."""
-    meter, ledger = UsageMeter(), UsageLedger()
+    meter, ledger = UsageMeter(), UsageLedger(TOKEN_COUNTS)
     meter.add("m", {"input_tokens": 2, "output_tokens": 1, "total_tokens": 3})
     meter.add("m", None)
     ledger.add(meter.summary(), "s")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from manybridge.bridge import BridgeError
-from manybridge.bridges.python.allow import DEFAULT_ALLOW, AllowList
+from manybridge.bridges.common.allow import DEFAULT_ALLOW, AllowList
 
 TEAM = Path(__file__).parent / "team"
 

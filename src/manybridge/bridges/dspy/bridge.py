@@ -15,15 +15,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Final, Literal
 
 from manybridge.bridge import Bridge, BridgeError, Context, V1Context, command, resource
+from manybridge.bridges.common.keys import Secrets, required_variable
+from manybridge.bridges.common.references import References
+from manybridge.bridges.common.usage import UsageLedger
 from manybridge.bridges.dspy.errors import translate
 from manybridge.bridges.dspy.framework import import_dspy
-from manybridge.bridges.dspy.lm import SETTING_NAMES, LanguageModels, overlay, required_variable
+from manybridge.bridges.dspy.lm import SETTING_NAMES, LanguageModels, overlay
 from manybridge.bridges.dspy.metrics import METRICS, make_metric
 from manybridge.bridges.dspy.optimize import OPTIMIZERS, Task, evaluate, optimize
 from manybridge.bridges.dspy.programs import MODULES, AdapterName, Program
-from manybridge.bridges.dspy.references import References
-from manybridge.bridges.dspy.secrets import Secrets
-from manybridge.bridges.dspy.usage import UsageLedger
+from manybridge.bridges.dspy.usage import TOKEN_COUNTS
 from manybridge.bridges.dspy.v1 import Version1Commands
 from manybridge.bridges.dspy.values import make_examples
 from manybridge.protocol.errors import ErrorCode
@@ -58,7 +59,7 @@ class DSPyBridge(Bridge):
         self.adapter: str | None = None
         self.options: dict[str, Any] = {}
         self.programs: dict[str, Program] = {}
-        self.usage_ledger = UsageLedger()
+        self.usage_ledger = UsageLedger(TOKEN_COUNTS)
         self._own_programs: set[str] = set()
         self._version1: Version1Commands | None = None
 
@@ -179,8 +180,7 @@ class DSPyBridge(Bridge):
     @command("usage", idempotent=True)
     def usage(self, *, ctx: Context) -> dict[str, Any]:
         """Tokens and requests since this worker started, and of the caller's session on it."""
-        own = None if ctx.session_id is None else self.usage_ledger.session(ctx.session_id)
-        return {"total": self.usage_ledger.total(), "session": own}
+        return self.usage_ledger.told(ctx.session_id)
 
     @command("list_modules", idempotent=True)
     def list_modules(self) -> dict[str, Any]:

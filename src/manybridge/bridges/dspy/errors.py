@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from manybridge.bridge import BridgeError
-from manybridge.bridges.dspy.secrets import Secrets
+from manybridge.bridges.common.keys import Secrets
+from manybridge.bridges.common.problems import only_member
 from manybridge.protocol.errors import ErrorCode
 
 # In order, because subclasses come before their parents. Names and not classes: DSPy is not imported here, and a
@@ -52,13 +53,6 @@ def translate(error: BaseException, secrets: Secrets) -> BridgeError | None:
     # What follows the first paragraph is advice on how to call DSPy, which the caller does not.
     message = secrets.clean(str(error).split("\n\n", 1)[0])
     return BridgeError(code, message, details=details, type=type(error).__name__)
-
-
-def only_member(error: BaseException) -> BaseException:
-    """Unwrap groups of one: streaming runs in a task group, which wraps what it raises."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
 
 
 def _not_parsed(error: Any) -> BridgeError:

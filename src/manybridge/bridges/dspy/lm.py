@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 from manybridge.bridge import BridgeError
-from manybridge.bridges.dspy.secrets import Secrets
+from manybridge.bridges.common.keys import Secrets, demand_own_key, required_variable
+from manybridge.bridges.common.sessions import SettingsBySession
 from manybridge.protocol.errors import ErrorCode
 
 MAX_MODELS: Final = 32
@@ -88,17 +89,12 @@ def overlay(base: LMSettings | None, changes: Mapping[str, Any], *, trusted: boo
     changed = replace(start, **given)
     if base is not None and changed.provider != base.provider:
         changed = replace(LMSettings(model=changed.model, cache=base.cache), **given)
-    own_address = given.get("api_base") not in (None, base.api_base if base else None)
-    if own_address and not trusted and not given.get("api_key"):
-        raise BridgeError(
-            ErrorCode.PERMISSION_DENIED,
-            "api_base: a call that names its own address must bring its own api_key too ('none' where the endpoint "
-            "takes any), because a configured key is never sent to an address that a caller chose.",
-        )
+    if not trusted:
+        demand_own_key(given.get("api_base"), base.api_base if base else None, given.get("api_key"), "api_base")
     return changed
 
 
-class LanguageModels:
+class LanguageModels(SettingsBySession[LMSettings]):
     """Owner of the settings per session and of the open models. One per worker.
 
     Args:
@@ -106,27 +102,18 @@ class LanguageModels:
     """
 
     def __init__(self, secrets: Secrets, default: LMSettings | None = None) -> None:
-        self.default = default
+        super().__init__(default)
         self._secrets = secrets
-        self._sessions: dict[str, LMSettings] = {}
         self._open: OrderedDict[LMSettings, Any] = OrderedDict()
         if default is not None:
             secrets.add(default.api_key)
 
     def configure(self, changes: Mapping[str, Any], session_id: str | None) -> LMSettings:
         """Set the model of a session, or of every call without its own where `session_id` is None."""
-        base = self._sessions.get(session_id, self.default) if session_id else self.default
-        settings = overlay(base, changes, trusted=False)
+        settings = overlay(self.base(session_id), changes, trusted=False)
         self._secrets.add(settings.api_key)
-        if session_id:
-            self._sessions[session_id] = settings
-        else:
-            self.default = settings
+        self.put(settings, session_id)
         return settings
-
-    def forget(self, session_id: str) -> bool:
-        """Drop a session's settings; whether it had any."""
-        return self._sessions.pop(session_id, None) is not None
 
     def settings_for(self, session_id: str | None, own: Mapping[str, Any] | None = None) -> LMSettings:
         """Find the settings for one call.
@@ -137,7 +124,7 @@ class LanguageModels:
         Raises:
             BridgeError: `config_error`, no model is configured anywhere.
         """
-        base = self._sessions.get(session_id, self.default) if session_id else self.default
+        base = self.base(session_id)
         if own:
             return overlay(base, own, trusted=False)
         if base is None:
@@ -185,23 +172,6 @@ class LanguageModels:
         """Close every connection."""
         while self._open:
             _close(self._open.popitem()[1])
-
-
-def required_variable(name: str) -> str:
-    """Read a variable that must be set.
-
-    Raises:
-        BridgeError: `missing_variable`, naming it.
-    """
-    value = os.environ.get(name)
-    if not value:
-        raise BridgeError(
-            ErrorCode.MISSING_VARIABLE,
-            f"The environment variable {name} has the key of the language model, and is not set in this worker. Set "
-            f"it where the host runs and list it in required_env of this bridge.",
-            details={"variable": name},
-        )
-    return value
 
 
 def _close(model: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from manybridge.bridge import BridgeError
-from manybridge.bridges.dspy.references import References
+from manybridge.bridges.common.references import References
 from manybridge.protocol.errors import ErrorCode
 
 Metric: TypeAlias = Callable[..., float]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from manybridge.bridge import BridgeError, Context
+from manybridge.bridges.common.held import Held
+from manybridge.bridges.common.problems import invalid
+from manybridge.bridges.common.references import References
 from manybridge.bridges.dspy.errors import Translation
 from manybridge.bridges.dspy.execution import CallSettings, run
-from manybridge.bridges.dspy.references import References
 from manybridge.bridges.dspy.signatures import describe_fields, make_signature
 from manybridge.bridges.dspy.tools import make_tools
 from manybridge.bridges.dspy.values import check_inputs, make_examples, to_json
@@ -25,17 +27,13 @@ MODULES: Final[dict[str, tuple[str, str]]] = {
 AdapterName = Literal["chat", "json", "xml"]
 
 
-class Program:
+class Program(Held):
     """A DSPy program. Its state (demonstrations, instructions that an optimiser wrote) survives its worker.
 
     Owned by one worker at a time, which calls one method after the other.
     """
 
     bridge: DSPyBridge
-    id: str
-    type: str
-    session_id: str | None
-    config: dict[str, Any]
 
     def create(
         self,
@@ -188,30 +186,26 @@ def make_module(dspy: Any, kind: str, signature: Any, arguments: dict[str, Any],
     if kind not in MODULES:
         return _make_own(dspy, kind, signature, given, references)
     if signature is None:
-        raise _invalid("signature", "expected 'inputs -> outputs', or an object with inputs and outputs")
+        raise invalid("signature", "expected 'inputs -> outputs', or an object with inputs and outputs")
     if kind == "react":
         given["tools"] = make_tools(dspy, given.get("tools", []), references)
         if not given["tools"]:
-            raise _invalid("tools", "react needs at least one tool")
+            raise invalid("tools", "react needs at least one tool")
     elif given:
-        raise _invalid(min(given), f"module {kind!r} does not take it")
+        raise invalid(min(given), f"module {kind!r} does not take it")
     try:
         return getattr(dspy, MODULES[kind][0])(signature, **given)
     except TypeError as error:
-        raise _invalid("module_args", str(error)) from error
+        raise invalid("module_args", str(error)) from error
 
 
 def _make_own(dspy: Any, kind: str, signature: Any, given: dict[str, Any], references: References) -> Any:
     if ":" not in kind:
-        raise _invalid("module", f"expected one of {', '.join(MODULES)}, or 'package.module:Class', found {kind!r}")
+        raise invalid("module", f"expected one of {', '.join(MODULES)}, or 'package.module:Class', found {kind!r}")
     made = references.load(kind, "module")
     if not (isinstance(made, type) and issubclass(made, dspy.Module)):
-        raise _invalid("module", f"{kind!r} is not a class derived from dspy.Module")
+        raise invalid("module", f"{kind!r} is not a class derived from dspy.Module")
     try:
         return made(**({"signature": signature} if signature is not None else {}), **given)
     except TypeError as error:
-        raise _invalid("module_args", str(error)) from error
-
-
-def _invalid(where: str, message: str) -> BridgeError:
-    return BridgeError(ErrorCode.INVALID_ARGUMENT, f"{where}: {message}", details={"argument": where})
+        raise invalid("module_args", str(error)) from error

@@ -15,8 +15,7 @@ import ast
 from collections.abc import Mapping
 from typing import Any, Final, Literal, Optional, Union
 
-from manybridge.bridge import BridgeError
-from manybridge.protocol.errors import ErrorCode
+from manybridge.bridges.common.problems import invalid
 
 _PLAIN_TYPES: Final[dict[str, Any]] = {
     "str": str, "string": str, "text": str,
@@ -46,7 +45,7 @@ def make_signature(dspy: Any, signature: str | Mapping[str, Any], instructions: 
         return _from_string(dspy, signature, instructions)
     unknown = sorted(set(signature) - _SIGNATURE_KEYS)
     if unknown:
-        raise _invalid("signature", f"unknown key {unknown[0]!r}; known: {', '.join(sorted(_SIGNATURE_KEYS))}")
+        raise invalid("signature", f"unknown key {unknown[0]!r}; known: {', '.join(sorted(_SIGNATURE_KEYS))}")
     fields: dict[str, Any] = {}
     for kind, make_field in (("inputs", dspy.InputField), ("outputs", dspy.OutputField)):
         _add_fields(dspy, fields, kind, signature.get(kind), make_field)
@@ -54,35 +53,35 @@ def make_signature(dspy: Any, signature: str | Mapping[str, Any], instructions: 
     try:
         return dspy.make_signature(fields, instructions=text, signature_name=signature.get("name") or "Signature")
     except (ValueError, TypeError) as error:
-        raise _invalid("signature", str(error)) from error
+        raise invalid("signature", str(error)) from error
 
 
 def _from_string(dspy: Any, signature: str, instructions: str | None) -> Any:
     if "->" not in signature:
-        raise _invalid("signature", "expected 'inputs -> outputs', for example 'question -> answer'")
+        raise invalid("signature", "expected 'inputs -> outputs', for example 'question -> answer'")
     try:
         made = dspy.make_signature(signature, instructions)
     except (ValueError, TypeError, SyntaxError) as error:
-        raise _invalid("signature", str(error)) from error
+        raise invalid("signature", str(error)) from error
     if not made.input_fields or not made.output_fields:
-        raise _invalid("signature", "expected at least one input and one output")
+        raise invalid("signature", "expected at least one input and one output")
     return made
 
 
 def _add_fields(dspy: Any, fields: dict[str, Any], kind: str, described: Any, make_field: Any) -> None:
     if not isinstance(described, list) or not described:
-        raise _invalid(f"signature.{kind}", "expected a list of at least one field")
+        raise invalid(f"signature.{kind}", "expected a list of at least one field")
     for position, one in enumerate(described):
         where = f"signature.{kind}[{position}]"
         field = {"name": one} if isinstance(one, str) else one
         if not isinstance(field, Mapping) or not isinstance(field.get("name"), str):
-            raise _invalid(where, "expected an object with a name")
+            raise invalid(where, "expected an object with a name")
         name = field["name"]
         if not name.isidentifier() or name in fields:
-            raise _invalid(f"{where}.name", "expected a Python identifier that no other field has")
+            raise invalid(f"{where}.name", "expected a Python identifier that no other field has")
         unknown = sorted(set(field) - _FIELD_KEYS)
         if unknown:
-            raise _invalid(where, f"unknown key {unknown[0]!r}; known: {', '.join(sorted(_FIELD_KEYS))}")
+            raise invalid(where, f"unknown key {unknown[0]!r}; known: {', '.join(sorted(_FIELD_KEYS))}")
         description = field.get("description") or field.get("desc")
         fields[name] = (make_type(dspy, field, where), make_field(desc=description) if description else make_field())
 
@@ -92,7 +91,7 @@ def make_type(dspy: Any, described: Mapping[str, Any], where: str) -> Any:
     if "enum" in described:
         choices = described["enum"]
         if not isinstance(choices, list) or not choices or not all(isinstance(c, str | int) for c in choices):
-            raise _invalid(f"{where}.enum", "expected a list of strings or integers")
+            raise invalid(f"{where}.enum", "expected a list of strings or integers")
         return Literal[tuple(choices)]
     if "properties" in described:
         return _make_model(dspy, described, where)
@@ -126,7 +125,7 @@ def parse_type(dspy: Any, text: str, where: str) -> Any:
         return _build(dspy, ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, _UnknownTypeError) as error:
         known = ", ".join([*list(_PLAIN_TYPES)[:12], "list[...]", "dict[str, ...]", "Literal[...]", *_DSPY_TYPES])
-        raise _invalid(where, f"{text!r} is not a type that is known here; known: {known}") from error
+        raise invalid(where, f"{text!r} is not a type that is known here; known: {known}") from error
 
 
 class _UnknownTypeError(Exception):
@@ -180,7 +179,3 @@ def describe_fields(fields: Mapping[str, Any]) -> list[dict[str, str]]:
             field["description"] = extra["desc"]
         described.append(field)
     return described
-
-
-def _invalid(where: str, message: str) -> BridgeError:
-    return BridgeError(ErrorCode.INVALID_ARGUMENT, f"{where}: {message}", details={"argument": where})

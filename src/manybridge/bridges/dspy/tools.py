@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from manybridge.bridge import BridgeError, Context
-from manybridge.bridges.dspy.references import References
+from manybridge.bridges.common.problems import invalid
+from manybridge.bridges.common.references import References
 from manybridge.protocol.errors import ErrorCode
 
 CONTEXT_SETTING: Final = "manybridge_context"
@@ -45,7 +46,7 @@ def make_tools(dspy: Any, described: list[str | dict[str, Any]], references: Ref
     names = [tool.name for tool in tools]
     twice = sorted({name for name in names if names.count(name) > 1} | ({"finish"} & set(names)))
     if twice:
-        raise _invalid("tools", f"the name {twice[0]!r} is taken ('finish' is DSPy's own)")
+        raise invalid("tools", f"the name {twice[0]!r} is taken ('finish' is DSPy's own)")
     return tools
 
 
@@ -53,12 +54,12 @@ def _make_tool(dspy: Any, described: str | dict[str, Any], where: str, reference
     if isinstance(described, str):
         function = references.load(described, where)
         if not callable(function):
-            raise _invalid(where, f"{described!r} is not a function")
+            raise invalid(where, f"{described!r} is not a function")
         return dspy.Tool(function)
     unknown = sorted(set(described) - _TOOL_KEYS)
     name = described.get("name")
     if unknown or not isinstance(name, str) or not name.isidentifier():
-        raise _invalid(where, "expected {name, description, parameters}, where name is an identifier")
+        raise invalid(where, "expected {name, description, parameters}, where name is an identifier")
     return _client_tool(dspy, name, described, where)
 
 
@@ -67,7 +68,7 @@ def _client_tool(dspy: Any, name: str, described: Mapping[str, Any], where: str)
 
     schema = described.get("parameters") or {"type": "object", "properties": {}}
     if not isinstance(schema, Mapping) or schema.get("type", "object") != "object":
-        raise _invalid(f"{where}.parameters", "expected the JSON Schema of an object")
+        raise invalid(f"{where}.parameters", "expected the JSON Schema of an object")
     args, arg_types, arg_desc = convert_input_schema_to_tool_args(dict(schema))
     function = _call_client(dspy, name, frozenset(schema.get("required", ())))
     description = described.get("description") or f"The caller's tool {name}"
@@ -116,7 +117,3 @@ def _on_event_loop() -> bool:
     except RuntimeError:
         return False
     return True
-
-
-def _invalid(where: str, message: str) -> BridgeError:
-    return BridgeError(ErrorCode.INVALID_ARGUMENT, f"{where}: {message}", details={"argument": where})

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from manybridge.bridge import BridgeError
+from manybridge.bridges.common.problems import invalid
 from manybridge.bridges.langchain.calls import RunningCall
 from manybridge.bridges.langchain.memory import Threads
 from manybridge.bridges.langchain.messages import check_messages, from_langchain, text_of, to_json, to_langchain
 from manybridge.bridges.langchain.models import ModelSettings
-from manybridge.bridges.langchain.problems import invalid
 from manybridge.bridges.langchain.schemas import check_schema, problems_of
 from manybridge.bridges.langchain.tools import ToolSpec, to_langchain_tools
 from manybridge.protocol.errors import ErrorCode

@@ -14,6 +14,10 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from manybridge.bridge import Bridge, BridgeError, Context, command, resource
+from manybridge.bridges.common.keys import Secrets
+from manybridge.bridges.common.problems import invalid, only_keys
+from manybridge.bridges.common.references import References
+from manybridge.bridges.common.usage import UsageLedger
 from manybridge.bridges.langchain.calls import running
 from manybridge.bridges.langchain.chains import Chain, model_step
 from manybridge.bridges.langchain.embeddings import Embedders
@@ -28,9 +32,7 @@ from manybridge.bridges.langchain.lcel import ModelNode, nodes_of
 from manybridge.bridges.langchain.messages import check_messages, from_langchain, to_langchain
 from manybridge.bridges.langchain.models import Models
 from manybridge.bridges.langchain.options import Options, read_options
-from manybridge.bridges.langchain.problems import invalid, only_keys
 from manybridge.bridges.langchain.providers import known_providers
-from manybridge.bridges.langchain.references import References
 from manybridge.bridges.langchain.resources import (
     AgentResource,
     ChainResource,
@@ -40,10 +42,9 @@ from manybridge.bridges.langchain.resources import (
     own_model,
     parts_of_chain,
 )
-from manybridge.bridges.langchain.secrets import Secrets
 from manybridge.bridges.langchain.thread_stores import Savers
 from manybridge.bridges.langchain.tools import read_tool, read_tools, to_langchain_tools
-from manybridge.bridges.langchain.usage import UsageLedger
+from manybridge.bridges.langchain.usage import TOKEN_COUNTS
 from manybridge.protocol.errors import ErrorCode
 
 MAX_BATCH = 1000
@@ -95,7 +96,7 @@ class LangChainBridge(Bridge):
         self.savers = Savers(found.memory_folder)
         self.tool_defaults = found.tools
         self.recursion_limit = found.recursion_limit
-        self.usage_ledger = UsageLedger()
+        self.usage_ledger = UsageLedger(TOKEN_COUNTS)
         self.chains: dict[str, ChainResource] = {}
 
     def close(self) -> None:
@@ -176,8 +177,7 @@ class LangChainBridge(Bridge):
     @command("usage", idempotent=True)
     def usage(self, *, ctx: Context) -> dict[str, Any]:
         """Tokens and requests since this worker started, and of the caller's session on it."""
-        own = None if ctx.session_id is None else self.usage_ledger.session(ctx.session_id)
-        return {"total": self.usage_ledger.total(), "session": own}
+        return self.usage_ledger.told(ctx.session_id)
 
     @command("invoke")
     async def invoke(

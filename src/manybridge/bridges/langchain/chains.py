@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from manybridge.bridge import BridgeError
+from manybridge.bridges.common.problems import expected, invalid
 from manybridge.bridges.langchain.calls import RunningCall, current_call
 from manybridge.bridges.langchain.lcel import (
     BranchesNode,
@@ -21,7 +22,6 @@ from manybridge.bridges.langchain.lcel import (
     read_chain,
 )
 from manybridge.bridges.langchain.messages import check_messages, from_langchain, text_of, to_json, to_langchain
-from manybridge.bridges.langchain.problems import expected, invalid
 from manybridge.bridges.langchain.prompts import INSTRUCTIONS, Prompt
 from manybridge.bridges.langchain.schemas import problems_of
 from manybridge.bridges.langchain.tools import ToolRunner, ToolSpec, to_langchain_tools

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from manybridge.bridge import BridgeError
+from manybridge.bridges.common.problems import invalid
 from manybridge.bridges.langchain.models import Models, ModelSettings
-from manybridge.bridges.langchain.problems import invalid
 from manybridge.bridges.langchain.providers import missing_package
 from manybridge.protocol.errors import ErrorCode
 

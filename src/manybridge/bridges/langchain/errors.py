@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from manybridge.bridge import BridgeError
-from manybridge.bridges.langchain.secrets import Secrets
+from manybridge.bridges.common.keys import Secrets
+from manybridge.bridges.common.problems import only_member
 from manybridge.protocol.errors import ErrorCode
 
 # In order, because subclasses come before their parents, and LangChain's own classes before those of a provider's
@@ -68,13 +69,6 @@ def translate(error: BaseException, secrets: Secrets) -> BridgeError | None:
     if code is ErrorCode.OUTPUT_NOT_PARSED:
         return _not_parsed(error)
     return BridgeError(code, secrets.clean(_message_of(error)), details=details, type=type(error).__name__)
-
-
-def only_member(error: BaseException) -> BaseException:
-    """Unwrap groups of one."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
 
 
 def _code_of(error: BaseException, names: list[str]) -> ErrorCode | None:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from manybridge.bridges.langchain.problems import expected, invalid, nothing_odd, only_keys
+from manybridge.bridges.common.problems import expected, invalid, nothing_odd, only_keys
 from manybridge.bridges.langchain.prompts import PromptSpec, read_prompt
 from manybridge.bridges.langchain.schemas import check_schema
 

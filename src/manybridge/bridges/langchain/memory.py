@@ -16,8 +16,8 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
+from manybridge.bridges.common.problems import expected, invalid, only_keys
 from manybridge.bridges.langchain.messages import check_messages, from_langchain, to_langchain
-from manybridge.bridges.langchain.problems import expected, invalid, only_keys
 from manybridge.bridges.langchain.thread_stores import InFile, InProcess, Savers, State, ThreadStore, strict_serializer
 
 KINDS: Final = ("memory", "sqlite")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from manybridge.bridge import BridgeError
-from manybridge.bridges.langchain.problems import expected, invalid, only_keys
+from manybridge.bridges.common.problems import expected, invalid, only_keys
 from manybridge.protocol.codec import marker_for
 from manybridge.protocol.errors import ErrorCode
 

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 from manybridge.bridge import BridgeError
-from manybridge.bridges.langchain.problems import invalid
+from manybridge.bridges.common.keys import KEY_VARIABLE, Secrets, demand_own_key, required_variable
+from manybridge.bridges.common.problems import invalid
+from manybridge.bridges.common.sessions import SettingsBySession
 from manybridge.bridges.langchain.providers import check_provider, missing_package, settings_known_to
-from manybridge.bridges.langchain.secrets import Secrets
 from manybridge.protocol.errors import ErrorCode
 
 MAX_MODELS: Final = 32
@@ -134,13 +135,9 @@ def overlay(
     changed = replace(start, **given)
     if base is not None and changed.provider != base.provider:
         changed = replace(ModelSettings(model=changed.model), **given)
-    own_address = given.get("base_url") not in (None, base.base_url if base else None)
-    if own_address and not trusted and not given.get("api_key"):
-        raise BridgeError(
-            ErrorCode.PERMISSION_DENIED,
-            f"{where}.base_url: a call that names its own address must bring its own api_key too ('none' where the "
-            f"endpoint takes any), because a configured key is never sent to an address that a caller chose.",
-        )
+    if not trusted:
+        address = base.base_url if base else None
+        demand_own_key(given.get("base_url"), address, given.get("api_key"), f"{where}.base_url")
     if not trusted and given.get("api_key_env") not in (None, base.api_key_env if base else None):
         _allow_variable(given["api_key_env"], where)
     return changed
@@ -148,8 +145,6 @@ def overlay(
 
 def _allow_variable(name: str, where: str) -> None:
     """A caller may name a variable that looks like a key's, not `PATH`: its value goes to the provider."""
-    from manybridge.bridges.langchain.secrets import KEY_VARIABLE
-
     if not KEY_VARIABLE.search(name):
         raise BridgeError(
             ErrorCode.PERMISSION_DENIED,
@@ -157,7 +152,7 @@ def _allow_variable(name: str, where: str) -> None:
         )
 
 
-class Models:
+class Models(SettingsBySession[ModelSettings]):
     """Owner of the settings per session and of the open chat models. One per worker; any thread may ask.
 
     Args:
@@ -165,9 +160,8 @@ class Models:
     """
 
     def __init__(self, secrets: Secrets, default: ModelSettings | None = None) -> None:
-        self.default = default
+        super().__init__(default)
         self._secrets = secrets
-        self._sessions: dict[str, ModelSettings] = {}
         self._open: OrderedDict[ModelSettings, Any] = OrderedDict()
         self._lock = threading.Lock()
         if default is not None:
@@ -175,17 +169,10 @@ class Models:
 
     def configure(self, changes: Mapping[str, Any], session_id: str | None) -> ModelSettings:
         """Set the model of a session, or of every call without its own where `session_id` is None."""
-        settings = overlay(self._base(session_id), changes, trusted=False)
+        settings = overlay(self.base(session_id), changes, trusted=False)
         self._secrets.add(settings.api_key)
-        if session_id:
-            self._sessions[session_id] = settings
-        else:
-            self.default = settings
+        self.put(settings, session_id)
         return settings
-
-    def forget(self, session_id: str) -> None:
-        """Drop a session's settings."""
-        self._sessions.pop(session_id, None)
 
     def settings_for(
         self, session_id: str | None, *changes: Mapping[str, Any] | None, where: str = "model"
@@ -195,7 +182,7 @@ class Models:
         Raises:
             BridgeError: `config_error`, no model is configured anywhere; or as `overlay`.
         """
-        settings = self._base(session_id)
+        settings = self.base(session_id)
         for change in changes:
             if change:
                 settings = overlay(settings, change, trusted=False, where=where)
@@ -207,9 +194,6 @@ class Models:
                 "langchain:configure_model, or name a model where it is used.",
             )
         return settings
-
-    def _base(self, session_id: str | None) -> ModelSettings | None:
-        return self._sessions.get(session_id, self.default) if session_id else self.default
 
     def open(self, settings: ModelSettings) -> Any:
         """Return the chat model of these settings, made once and kept while it is in use.
@@ -285,20 +269,3 @@ class Models:
         """Forget every model; their connections end with the process."""
         with self._lock:
             self._open.clear()
-
-
-def required_variable(name: str) -> str:
-    """Read a variable that must be set.
-
-    Raises:
-        BridgeError: `missing_variable`, naming it.
-    """
-    value = os.environ.get(name)
-    if not value:
-        raise BridgeError(
-            ErrorCode.MISSING_VARIABLE,
-            f"The environment variable {name} has the key of the model, and is not set in this worker. Set it where "
-            f"the host runs and list it in required_env of this bridge.",
-            details={"variable": name},
-        )
-    return value

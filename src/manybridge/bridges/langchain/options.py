@@ -7,8 +7,9 @@ from math import inf
 from typing import Any, Final, NamedTuple
 
 from manybridge.bridge import BridgeError
+from manybridge.bridges.common.keys import required_variable
 from manybridge.bridges.langchain.agents import RECURSION_LIMIT
-from manybridge.bridges.langchain.models import SETTING_NAMES, ModelSettings, check_settings, overlay, required_variable
+from manybridge.bridges.langchain.models import SETTING_NAMES, ModelSettings, check_settings, overlay
 from manybridge.bridges.langchain.tools import ToolDefaults, read_errors
 from manybridge.protocol.errors import ErrorCode
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from manybridge.bridge import BridgeError
+from manybridge.bridges.common.problems import expected, invalid, nothing_odd, only_keys
 from manybridge.bridges.langchain.messages import ROLES, check_messages, to_langchain
-from manybridge.bridges.langchain.problems import expected, invalid, nothing_odd, only_keys
 from manybridge.protocol.errors import ErrorCode
 
 PROMPT_KEYS: Final = ("template", "variables", "partials", "template_format")

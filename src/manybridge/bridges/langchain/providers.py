@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import Any, Final
 
 from manybridge.bridge import BridgeError
-from manybridge.bridges.langchain.problems import invalid
+from manybridge.bridges.common.problems import invalid
 from manybridge.protocol.errors import ErrorCode
 
 _SAYS_INSTALL: Final = re.compile(r"pip install `?(?:-U )?([A-Za-z0-9_-]+)")

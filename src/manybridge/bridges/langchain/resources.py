@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from manybridge.bridge import BridgeError, Context
+from manybridge.bridges.common.held import Held
+from manybridge.bridges.common.problems import invalid
 from manybridge.bridges.langchain.agents import Agent, AgentSpec
 from manybridge.bridges.langchain.calls import running
 from manybridge.bridges.langchain.chains import chain_from_parts
 from manybridge.bridges.langchain.memory import Threads, manage, read_memory
 from manybridge.bridges.langchain.messages import from_langchain
 from manybridge.bridges.langchain.models import check_settings
-from manybridge.bridges.langchain.problems import invalid
 from manybridge.bridges.langchain.prompts import Prompt, read_prompt
 from manybridge.bridges.langchain.tools import ToolDefaults, ToolRunner, read_errors, read_tool, read_tools
 from manybridge.protocol.errors import ErrorCode
@@ -23,17 +24,11 @@ if TYPE_CHECKING:
 Action = Literal["threads", "history", "append", "delete"]
 
 
-class _Held:
-    """What every resource knows, set by the runtime."""
-
+class _Resource(Held):
     bridge: LangChainBridge
-    id: str
-    type: str
-    session_id: str | None
-    config: dict[str, Any]
 
 
-class PromptResource(_Held):
+class PromptResource(_Resource):
     """A prompt: a template, or messages with templates, that inputs are put into."""
 
     def create(
@@ -70,7 +65,7 @@ class PromptResource(_Held):
         return {"text": value.to_string(), "messages": [from_langchain(each) for each in value.to_messages()]}
 
 
-class ChainResource(_Held):
+class ChainResource(_Resource):
     """A chain: prompt, model and parser, or any tree of steps."""
 
     def create(
@@ -106,7 +101,7 @@ class ChainResource(_Held):
         self.bridge.chains.pop(self.id, None)
 
 
-class ToolResource(_Held):
+class ToolResource(_Resource):
     """A tool with checked arguments: Python of an allowed module, or a function that lives in the client's process."""
 
     def create(
@@ -147,7 +142,7 @@ class ToolResource(_Held):
             return {"result": await ToolRunner(self.tool).run(inputs, ctx, call.emit)}
 
 
-class MemoryResource(_Held):
+class MemoryResource(_Resource):
     """Threads of messages, in memory or in an SQLite file that agents of every worker share."""
 
     def create(self, kind: Literal["memory", "sqlite"] = "memory", name: str | None = None) -> None:
@@ -189,7 +184,7 @@ class MemoryResource(_Held):
         self.threads.restore(state)
 
 
-class AgentResource(_Held):
+class AgentResource(_Resource):
     """An agent: a model that calls tools until it has an answer, with threads that survive its worker."""
 
     def create(

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
-from manybridge.bridges.langchain.problems import expected, invalid
+from manybridge.bridges.common.problems import expected, invalid
 from manybridge.protocol.messages import json_type
 
 Schema: TypeAlias = Mapping[str, Any]

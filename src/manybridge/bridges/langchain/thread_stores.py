@@ -11,14 +11,13 @@ import asyncio
 import base64
 import json
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
 from manybridge.bridge import BridgeError
-from manybridge.bridges.langchain.problems import invalid
+from manybridge.bridges.common.problems import invalid, missing_package
 from manybridge.protocol.errors import ErrorCode
 
 BUSY_SECONDS: Final = 30.0
@@ -309,9 +308,4 @@ def strict_serializer() -> Any:
 
 def _no_sqlite() -> BridgeError:
     package = "langgraph-checkpoint-sqlite"
-    install = f"{sys.executable} -m pip install {package}"
-    return BridgeError(
-        ErrorCode.MISSING_PACKAGE,
-        f"Memory of kind 'sqlite' needs the package {package}: {install}",
-        details={"package": package, "install": install},
-    )
+    return missing_package(package, f"Memory of kind 'sqlite' needs the package {package}")

@@ -18,10 +18,10 @@ from math import inf
 from typing import Any, Final, Literal, TypeAlias
 
 from manybridge.bridge import BridgeError, Context
+from manybridge.bridges.common.problems import expected, invalid, nothing_odd, only_keys
+from manybridge.bridges.common.references import References
 from manybridge.bridges.langchain.calls import current_call
 from manybridge.bridges.langchain.messages import check_result
-from manybridge.bridges.langchain.problems import expected, invalid, nothing_odd, only_keys
-from manybridge.bridges.langchain.references import References
 from manybridge.bridges.langchain.schemas import check_object_schema, check_schema, problems_of, with_defaults
 from manybridge.protocol.errors import ErrorCode
 
@@ -111,7 +111,7 @@ def read_tool(given: Any, where: str, references: References, defaults: ToolDefa
     function = None
     if reference is not None:
         reference = nothing_odd(reference, str, "'module:function'", f"{where}.function")
-        function = references.load(reference, f"{where}.function" if described is given else where)
+        function = references.function(reference, f"{where}.function" if described is given else where)
     name = described.get("name") or getattr(function, "__name__", None)
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise invalid(f"{where}.name", "expected 1 to 64 letters, digits, '_' and '-', beginning with a letter")

@@ -1,8 +1,8 @@
 """`PythonBridge`: functions, objects and shared state of plain Python, as commands and resources.
 
 Order of a call: the target is resolved against the allow list, references in the arguments become objects, the function
-runs (and is awaited if need be), and the result goes out by value or by reference. `allow.py` says what callers can
-reach, `objects.py` how long a reference lives, `values.py` what goes by value.
+runs (and is awaited if need be), and the result goes out by value or by reference. `common/allow.py` says what callers
+can reach, `objects.py` how long a reference lives, `values.py` what goes by value.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, ClassVar
 
 from manybridge.bridge import Bridge, BridgeError, Context, command
+from manybridge.bridges.common.allow import AllowList, split_path
 
-from .allow import AllowList, split_path
 from .awaiting import LoopThread
 from .evaluate import evaluate
 from .execute import CodeRunner, Request

@@ -11,8 +11,7 @@ import ast
 from typing import Any, Final
 
 from manybridge.bridge import BridgeError
-
-from .allow import AllowList
+from manybridge.bridges.common.allow import AllowList
 
 _STEP: Final = "__manybridge_step__"
 SAFE_BUILTINS: Final[dict[str, Any]] = {

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from manybridge.bridge import BridgeError
+from manybridge.bridges.common.allow import DEFAULT_ALLOW, AllowList
 
-from .allow import DEFAULT_ALLOW, AllowList
 from .objects import DEFAULT_MAX_OBJECTS, DEFAULT_TTL
 from .output import DEFAULT_MAX_BYTES
 

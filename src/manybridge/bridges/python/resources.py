@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from manybridge.bridge import BridgeError, Context, resource
+from manybridge.bridges.common.allow import split_path
 
-from .allow import split_path
 from .state import Operation, StateDocument
 from .values import contains_reference, outgoing
 

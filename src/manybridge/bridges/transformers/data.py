@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from manybridge.bridge import BridgeError, Context
+from manybridge.bridges.common.held import Held
 from manybridge.bridges.transformers.sources import (
     FileFormat,
     Folders,
@@ -67,14 +68,10 @@ class Tokenize:
     """Longer texts are cut; by default nothing is."""
 
 
-class Dataset:
+class Dataset(Held):
     """Rows with named columns, made again from their recipe wherever they are needed."""
 
     bridge: TransformersBridge
-    id: str
-    type: str
-    session_id: str | None
-    config: dict[str, Any]
 
     def create(
         self,

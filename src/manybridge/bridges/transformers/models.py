@@ -8,6 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from manybridge.bridge import BridgeError, Context
+from manybridge.bridges.common.held import Held
+from manybridge.bridges.common.problems import invalid
 from manybridge.bridges.transformers.batching import Operation, Submission
 from manybridge.bridges.transformers.embedding import Embedding, Pooling, recipe_of
 from manybridge.bridges.transformers.errors import blaming, describe_item
@@ -36,14 +38,10 @@ class Message(TypedDict):
     content: str
 
 
-class Model:
+class Model(Held):
     """A model for one task. Holds its plan and not its weights, which stay in the worker while there is room."""
 
     bridge: TransformersBridge
-    id: str
-    type: str
-    session_id: str | None
-    config: dict[str, Any]
 
     async def create(
         self,
@@ -79,7 +77,7 @@ class Model:
         if self.plan.task == "embedding":
             self.recipe = recipe_of(self.plan.located.folder, pooling, normalize)
         elif pooling is not None or normalize is not None:
-            raise _invalid("pooling", f"it and normalize are for embeddings, and this model is for {self.plan.task}")
+            raise invalid("pooling", f"it and normalize are for embeddings, and this model is for {self.plan.task}")
         (await self.bridge.models.lease(self.plan)).release()
 
     async def execute(
@@ -139,11 +137,11 @@ class Model:
         task = self.plan.task
         if task in GENERATIVE:
             if "truncate" in said:
-                raise _invalid("truncate", "a prompt is not cut; shorten it")
+                raise invalid("truncate", "a prompt is not cut; shorten it")
             return
         wrong = [name for name in said if name in WRITING or (name == "top_k" and task == "embedding")]
         if wrong:
-            raise _invalid(wrong[0], f"does not go with this model, which is for {task}")
+            raise invalid(wrong[0], f"does not go with this model, which is for {task}")
 
     def _job(self, model: LoadedModel, text: Any, said: dict[str, Any], ctx: Context) -> Job:
         if self.plan.task in GENERATIVE:
@@ -154,7 +152,7 @@ class Model:
             return _embed(Embedding(model, self.recipe, truncate), texts, ctx, is_one=is_one)
         top_k = said.get("top_k")
         if top_k is not None and top_k < 1:
-            raise _invalid("top_k", f"expected 1 or more, found {top_k}")
+            raise invalid("top_k", f"expected 1 or more, found {top_k}")
         return _label(Labelling(model, top_k, truncate), texts, ctx, is_one=is_one)
 
 
@@ -213,19 +211,19 @@ def _label(operation: Labelling, texts: list[str], ctx: Context, *, is_one: bool
 def _write(model: LoadedModel, text: Any, said: dict[str, Any], ctx: Context) -> Job:
     messages = said.get("messages")
     if (messages is None) == (text is None):
-        raise _invalid("text", "expected either text or messages")
+        raise invalid("text", "expected either text or messages")
     texts, is_one = ([chat_text(model, messages)], True) if messages is not None else as_list(text)
     max_new_tokens = said.get("max_new_tokens")
     if max_new_tokens is not None and max_new_tokens < 1:
-        raise _invalid("max_new_tokens", f"expected 1 or more, found {max_new_tokens}")
+        raise invalid("max_new_tokens", f"expected 1 or more, found {max_new_tokens}")
     names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
     sampling = sampling_of(model, said.get("do_sample"), {name: said[name] for name in names if name in said})
     arguments = check_arguments(said.get("generate_args") or {})
     if dict(arguments).get("num_beams", 1) > 1 and sampling.temperature > 0:
-        raise _invalid("generate_args.num_beams", "beams take the likeliest text; leave out what asks for sampling")
+        raise invalid("generate_args.num_beams", "beams take the likeliest text; leave out what asks for sampling")
     stop = tuple(said.get("stop") or ())
     if not all(stop):
-        raise _invalid("stop", "expected strings that are not empty")
+        raise invalid("stop", "expected strings that are not empty")
     prompts = [
         Prompt(
             text=each, is_templated=messages is not None, max_new_tokens=max_new_tokens, stop=stop, sampling=sampling,
@@ -255,7 +253,7 @@ def chat_text(owner: HasTokenizer, messages: list[Message], **settings: Any) -> 
         BridgeError: `invalid_argument`, the model has no chat template, or it refuses these messages.
     """
     if not messages:
-        raise _invalid("messages", "expected at least one message")
+        raise invalid("messages", "expected at least one message")
     template_error = _template_error()
     with blaming("messages"):
         try:
@@ -301,7 +299,3 @@ def _total(results: Sequence[dict[str, Any]]) -> dict[str, int]:
         for name, count in result.get("usage", {}).items():
             total[name] = total.get(name, 0) + count
     return total
-
-
-def _invalid(argument: str, text: str) -> BridgeError:
-    return BridgeError(ErrorCode.INVALID_ARGUMENT, f"{argument}: {text}", details={"argument": argument})

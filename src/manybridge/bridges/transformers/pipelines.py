@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 from manybridge.bridge import BridgeError, Context
+from manybridge.bridges.common.held import Held
 from manybridge.bridges.transformers.batching import Item
 from manybridge.bridges.transformers.embedding import encode
 from manybridge.bridges.transformers.errors import blaming
@@ -50,14 +51,10 @@ REFUSED: Final = OURS - {
 """Parameters that would take the place of something of ours, or run somebody's code."""
 
 
-class Pipeline:
+class Pipeline(Held):
     """A pipeline: what goes in, what comes out and which parameters there are is Transformers' own."""
 
     bridge: TransformersBridge
-    id: str
-    type: str
-    session_id: str | None
-    config: dict[str, Any]
 
     async def create(
         self,

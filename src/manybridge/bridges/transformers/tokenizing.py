@@ -7,13 +7,13 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from manybridge.bridge import BridgeError
+from manybridge.bridges.common.held import Held
+from manybridge.bridges.common.problems import invalid
 from manybridge.bridges.transformers.errors import blaming
 from manybridge.bridges.transformers.inputs import as_list
 from manybridge.bridges.transformers.loading import load_tokenizer
 from manybridge.bridges.transformers.locating import locate
 from manybridge.bridges.transformers.models import Message, chat_text
-from manybridge.protocol.errors import ErrorCode
 
 if TYPE_CHECKING:
     from manybridge.bridges.transformers.bridge import TransformersBridge
@@ -32,14 +32,10 @@ MAX_PAGE: Final = 10_000
 """Entries of the vocabulary in one answer."""
 
 
-class Tokenizer:
+class Tokenizer(Held):
     """A model's tokenizer, without the model."""
 
     bridge: TransformersBridge
-    id: str
-    type: str
-    session_id: str | None
-    config: dict[str, Any]
 
     async def create(self, model: str, revision: str | None = None) -> None:
         """Load a tokenizer.
@@ -90,7 +86,7 @@ class Tokenizer:
         given = {"text": text, "token_ids": token_ids, "messages": messages, "tokens": tokens, "tools": tools}
         for name, value in given.items():
             if value is not None and name not in TAKES[action]:
-                raise _invalid(name, f"does not go with the action {action!r}")
+                raise invalid(name, f"does not go with the action {action!r}")
         with self._lock, blaming(action):
             if action == "encode":
                 return self._encode(text, add_special_tokens, max_length, offsets=offsets)
@@ -107,7 +103,7 @@ class Tokenizer:
     def _encode(self, text: Any, special: bool, max_length: int | None, *, offsets: bool) -> dict[str, Any]:
         texts, is_one = as_list(text)
         if max_length is not None and max_length < 1:
-            raise _invalid("max_length", f"expected 1 or more, found {max_length}")
+            raise invalid("max_length", f"expected 1 or more, found {max_length}")
         encoded = self.tokenizer(
             texts,
             add_special_tokens=special,
@@ -123,13 +119,13 @@ class Tokenizer:
 
     def _decode(self, token_ids: Any, skip: bool) -> dict[str, Any]:
         if token_ids is None:
-            raise _invalid("token_ids", "expected a list of token ids, or a list of such lists")
+            raise invalid("token_ids", "expected a list of token ids, or a list of such lists")
         is_one = not token_ids or isinstance(token_ids[0], int)
         rows = [token_ids] if is_one else token_ids
         size = len(self.tokenizer)
         wrong = [each for row in rows for each in row if not 0 <= each < size]
         if wrong:
-            raise _invalid("token_ids", f"expected numbers from 0 to {size - 1}, found {wrong[0]}")
+            raise invalid("token_ids", f"expected numbers from 0 to {size - 1}, found {wrong[0]}")
         return _only({"text": [self.tokenizer.decode(row, skip_special_tokens=skip) for row in rows]}, is_one=is_one)
 
     def _count(self, text: Any, messages: Any, special: bool) -> dict[str, Any]:
@@ -147,7 +143,7 @@ class Tokenizer:
 
     def _chat(self, messages: Any, prompt: bool, tools: Any) -> dict[str, Any]:
         if messages is None:
-            raise _invalid("messages", "expected a list of {role, content}")
+            raise invalid("messages", "expected a list of {role, content}")
         text = chat_text(self, messages, add_generation_prompt=prompt, tools=tools)
         ids = self.tokenizer([text], add_special_tokens=False)["input_ids"][0]
         return {"text": text, "token_ids": ids, "count": len(ids)}
@@ -165,7 +161,7 @@ class Tokenizer:
             found["tokens"] = [by_id.get(number) for number in token_ids]
         if tokens is None and token_ids is None:
             if offset < 0 or not 0 <= limit <= MAX_PAGE:
-                raise _invalid("limit", f"expected offset from 0, and limit from 0 to {MAX_PAGE}")
+                raise invalid("limit", f"expected offset from 0, and limit from 0 to {MAX_PAGE}")
             page = sorted(vocabulary.items(), key=lambda pair: pair[1])[offset : offset + limit]
             found["entries"] = [{"token_id": number, "token": token} for token, number in page]
         return found
@@ -176,7 +172,3 @@ def _only(result: dict[str, Any], *, is_one: bool) -> dict[str, Any]:
     if not is_one:
         return result
     return {"count" if name == "counts" else name: value[0] for name, value in result.items()}
-
-
-def _invalid(argument: str, text: str) -> BridgeError:
-    return BridgeError(ErrorCode.INVALID_ARGUMENT, f"{argument}: {text}", details={"argument": argument})

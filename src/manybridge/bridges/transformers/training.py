@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from manybridge.bridge import BridgeError, Cancelled, Context
+from manybridge.bridges.common.held import Held
 from manybridge.bridges.transformers.data import recipe_of
 from manybridge.bridges.transformers.lora import Lora
 from manybridge.bridges.transformers.runs import RunFolder, Runs
@@ -95,14 +96,10 @@ def _check(name: str, value: float, *, at_least: int) -> None:
 DEFAULTS: Final = TrainingSettings()
 
 
-class Training:
+class Training(Held):
     """A training run: what to train, on what, and how. Its checkpoints survive its worker."""
 
     bridge: TransformersBridge
-    id: str
-    type: str
-    session_id: str | None
-    config: dict[str, Any]
 
     def create(
         self,

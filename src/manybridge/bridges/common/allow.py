@@ -1,4 +1,4 @@
-"""Which modules and attributes a caller may reach: the allow list of the `python` bridge.
+"""Which modules and attributes a caller may reach: the allow list of a bridge that runs code by its name.
 
 What is promised, exactly
 -------------------------
@@ -25,6 +25,7 @@ from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, Module
 from typing import Any, Final
 
 from manybridge.bridge import BridgeError
+from manybridge.bridges.common.problems import missing_package
 
 DEFAULT_ALLOW: Final[tuple[str, ...]] = (
     "bisect",
@@ -57,9 +58,11 @@ class AllowList:
 
     Args:
         patterns: `"module"`, `"package.module"` or `"package.*"`.
+        option: the option of the bridge that they come from, for the errors.
     """
 
-    def __init__(self, patterns: Iterable[str]) -> None:
+    def __init__(self, patterns: Iterable[str], option: str = "allow") -> None:
+        self._option = option
         self._modules: set[str] = set()
         self._trees: set[str] = set()
         self._admitted: set[ModuleType] = set()
@@ -81,8 +84,9 @@ class AllowList:
         if not all(part.isidentifier() for part in name.split(".")):
             raise BridgeError(
                 "config_error",
-                f"options.allow: {pattern!r} is no pattern; expected 'module', 'package.module' or 'package.*'",
-                details={"key": "allow", "found": pattern},
+                f"options.{self._option}: {pattern!r} is no pattern; expected 'module', 'package.module' or "
+                "'package.*'",
+                details={"key": self._option, "found": pattern},
             )
         (self._trees if pattern.endswith(".*") else self._modules).add(name)
 
@@ -164,7 +168,7 @@ class AllowList:
         raise BridgeError(
             "permission_denied",
             f"module {module!r} is not allowed; this bridge allows {', '.join(self.patterns) or 'nothing'}. "
-            f"To allow it, add {module!r} to the bridge's options.allow",
+            f"To allow it, add {module!r} to the bridge's options.{self._option}",
             details={"module": module, "allow": self.patterns},
         )
 
@@ -187,7 +191,7 @@ class AllowList:
         raise BridgeError(
             "permission_denied",
             f"{module.__name__}.{name} is imported from {home!r} and not published by {module.__name__!r}. "
-            f"Add {name!r} to its __all__, or {home!r} to the bridge's options.allow",
+            f"Add {name!r} to its __all__, or {home!r} to the bridge's options.{self._option}",
             details={"module": module.__name__, "attribute": name, "home": home},
         )
 
@@ -204,12 +208,8 @@ class AllowList:
         except ModuleNotFoundError as exc:
             missing = exc.name or name
             package = missing.partition(".")[0]
-            found = f"module {missing!r} is not installed in this bridge's environment ({sys.executable})"
-            raise BridgeError(
-                "missing_package",
-                f"{found}; install it with: {sys.executable} -m pip install {package}",
-                details={"module": missing, "package": package, "wanted_by": name},
-            ) from exc
+            why = f"module {missing!r} is not installed in this bridge's environment; install it with"
+            raise missing_package(package, why, module=missing, wanted_by=name) from exc
         self._admitted.add(module)
         return module
 

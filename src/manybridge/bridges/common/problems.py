@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -41,3 +42,18 @@ def nothing_odd(given: Any, kind: type, what: str, where: str) -> Any:
     if not isinstance(given, kind) or (isinstance(given, bool) and kind is not bool):
         raise expected(where, what, given)
     return given
+
+
+def missing_package(package: str, why: str, **details: Any) -> BridgeError:
+    """A `missing_package` that says why, ends with the command that mends it, and has both in its details."""
+    install = f"{sys.executable} -m pip install {package}"
+    return BridgeError(
+        ErrorCode.MISSING_PACKAGE, f"{why}: {install}", details={"package": package, "install": install, **details}
+    )
+
+
+def only_member(error: BaseException) -> BaseException:
+    """Unwrap groups of one: streaming runs in a task group, which wraps what it raises."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
