@@ -6,10 +6,11 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Self
 
-from manybridge.bridge import Bridge
+from manybridge.bridge import Bridge, BridgeError
+from manybridge.protocol.spinning import AdaptiveSpin
 from manybridge.worker.calls import RUNNING, WorkerCall
 from manybridge.worker.executor import EventLoop
 from manybridge.worker.options import parse
@@ -57,6 +58,22 @@ class MemoryRuntime(Runtime):
         self._watch_ended = threading.Event()
         self._outbox._broken = lambda: None  # the end of the input tells the same
         self.runner._events = self._events = _OwnLoop()
+        self._lane._spin = AdaptiveSpin(
+            cores=1
+        )  # host and worker share one interpreter: awake, each keeps it from the other
+        told = getattr(self.loader.bridge_class, "unexpected", None)
+        if told is not None:
+            self._tell_unknown(told)
+
+    def _tell_unknown(self, told: Callable[[str], None]) -> None:
+        """Have a scripted bridge learn of commands that it does not have."""
+        find = self.runner._unknown_command
+
+        def unknown(command: str) -> BridgeError:
+            told(command)
+            return find(command)
+
+        self.runner._unknown_command = unknown  # type: ignore[method-assign]  # of this one runner
 
     def run(self) -> None:
         """Serve until the client goes away. Unlike a worker's this returns."""
