@@ -12,7 +12,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import calls, footprint, overhead, recovery, startup, streaming
+from benchmarks import batching, calls, footprint, frameworks, overhead, recovery, startup, store, streaming
 from benchmarks.facts import facts
 from benchmarks.plot import plot
 from benchmarks.readme import update_readme
@@ -27,6 +27,9 @@ SUITES: Final[dict[str, Callable[[], dict[str, Any]]]] = {
     "recovery": recovery.run,
     "overhead": overhead.run,
     "footprint": footprint.run,
+    "frameworks": frameworks.run,
+    "batching": batching.run,
+    "store": store.run,
 }
 
 

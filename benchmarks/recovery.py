@@ -39,12 +39,13 @@ async def _crashes(bridge: str, zygote: str) -> dict[str, Any]:
             (worker,) = await workers(ml, bridge)
             begun = perf_counter()
             os.kill(worker["pid"], signal.SIGKILL)
-            await _until_another_answers(ml, bridge, worker["pid"])
+            await until_another_answers(ml, bridge, worker["pid"])
             replaced.append(perf_counter() - begun)
     return {"replaced_ms": _milliseconds(replaced)}
 
 
-async def _until_another_answers(ml: AsyncMLBridge, bridge: str, killed: int) -> None:
+async def until_another_answers(ml: AsyncMLBridge, bridge: str, killed: int) -> None:
+    """Call until a worker with another process id answers."""
     while True:
         try:
             pong = await ml.call(bridge, "common:ping", {})

@@ -86,6 +86,30 @@ TARGETS: Final = (
         30.0,
         unit="MB",
     ),
+    Target(
+        "embeddings in a batch against one at a time",
+        lambda r: r["batching"]["embedding"]["explicit"]["gain"],
+        2.0,
+        at_least=True,
+    ),
+    Target(
+        "generation by concurrent calls against one at a time",
+        lambda r: r["batching"]["generation"]["concurrent"]["gain"],
+        2.0,
+        at_least=True,
+    ),
+    Target(
+        "`manybridge env sync` of an unchanged lock",
+        lambda r: r["frameworks"]["env_sync_unchanged_s"]["p50"],
+        1.0,
+        unit="s",
+    ),
+    Target(
+        "durable create on SQLite, over the same in memory",
+        lambda r: r["store"]["create"]["sqlite"]["over_memory_ms"],
+        3.0,
+        unit="ms",
+    ),
 )
 
 
