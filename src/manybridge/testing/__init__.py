@@ -1,8 +1,60 @@
-"""What tests of bridges use. Nothing here is imported by a worker or a host."""
+"""What tests of bridges and of applications use. Nothing here is imported by a worker or a host.
+
+The parts are imported when they are first asked for: a test of a bridge alone does not load a host.
+"""
 
 from __future__ import annotations
 
-from manybridge.testing.contract import check_bridge, contract_problems
-from manybridge.testing.harness import BridgeHarness, HarnessResource, Outcome
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
-__all__ = ["BridgeHarness", "HarnessResource", "Outcome", "check_bridge", "contract_problems"]
+if TYPE_CHECKING:
+    from manybridge.testing.chaos.works import ANYTHING
+    from manybridge.testing.contract import BridgeContract, check_bridge, contract_problems
+    from manybridge.testing.conversation import AsyncMockMLBridge, Conversation, MockMLBridge
+    from manybridge.testing.harness import BridgeHarness, HarnessResource, Outcome
+    from manybridge.testing.memory import AsyncInMemoryMLBridge, InMemoryMLBridge
+    from manybridge.testing.problems import KitError
+    from manybridge.testing.recording import AsyncRecorder, Recorder, Recording
+    from manybridge.testing.replay import ReplayMismatch, ReplayMLBridge, replay_against
+
+__all__ = [
+    "ANYTHING",
+    "AsyncInMemoryMLBridge",
+    "AsyncMockMLBridge",
+    "AsyncRecorder",
+    "BridgeContract",
+    "BridgeHarness",
+    "Conversation",
+    "HarnessResource",
+    "InMemoryMLBridge",
+    "KitError",
+    "MockMLBridge",
+    "Outcome",
+    "Recorder",
+    "Recording",
+    "ReplayMLBridge",
+    "ReplayMismatch",
+    "check_bridge",
+    "contract_problems",
+    "replay_against",
+]
+
+_MODULE_OF: Final[dict[str, str]] = {
+    "ANYTHING": "chaos.works",
+    **dict.fromkeys(("BridgeContract", "check_bridge", "contract_problems"), "contract"),
+    **dict.fromkeys(("BridgeHarness", "HarnessResource", "Outcome"), "harness"),
+    **dict.fromkeys(("AsyncMockMLBridge", "Conversation", "MockMLBridge"), "conversation"),
+    **dict.fromkeys(("AsyncInMemoryMLBridge", "InMemoryMLBridge"), "memory"),
+    "KitError": "problems",
+    **dict.fromkeys(("AsyncRecorder", "Recorder", "Recording"), "recording"),
+    **dict.fromkeys(("ReplayMLBridge", "ReplayMismatch", "replay_against"), "replay"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a part of this package when it is asked for (PEP 562)."""
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{module}"), name)

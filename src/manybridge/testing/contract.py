@@ -10,9 +10,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from manybridge.bridge import Bridge, BridgeError, ErrorCode, ResourceSpec, compile_bridge
 from manybridge.testing.harness import BridgeHarness, Outcome
@@ -187,3 +187,103 @@ def _second_close_problems(harness: BridgeHarness) -> list[str]:
     except Exception as exc:  # noqa: BLE001  # as above
         return [f"a second close fails: {type(exc).__name__}: {exc}"]
     return []
+
+
+class BridgeContract:
+    """The contract as tests that pytest collects, one for each promise, command and resource type.
+
+    Inherit from it in a test module, under a name that begins with `Test`::
+
+        class TestWordBridge(BridgeContract):
+            bridge = WordBridge
+            samples = {"count": {"text": "a b a"}}
+    """
+
+    bridge: ClassVar[type[Bridge]]
+    """The class."""
+    options: ClassVar[dict[str, Any]] = {}
+    """What `setup` gets."""
+    samples: ClassVar[Mapping[str, Sample]] = {}
+    """Command -> arguments of a call that succeeds."""
+    resources: ClassVar[Mapping[str, ResourceSample]] = {}
+    """Resource type -> config and inputs that succeed."""
+    in_worker: ClassVar[bool] = True
+    """Whether the samples run in a real worker too; needs the bridge's framework beside pytest."""
+
+    def pytest_generate_tests(self, metafunc: Any) -> None:
+        """One test for each sample. Called by pytest."""
+        for argument, known in (("sample", self.samples), ("resource_sample", self.resources)):
+            if argument in metafunc.fixturenames:
+                metafunc.parametrize(argument, list(known))
+
+    def test_says_what_it_has(self) -> None:
+        """Commands and resource types are described, and the description is JSON."""
+        _demand(_declaration_problems(self.bridge))
+
+    def test_can_be_imported_before_its_framework(self) -> None:
+        """Importing the module imports no framework, and a bridge that may be forked leaves nothing running."""
+        _demand(_import_problems(self.bridge))
+
+    def test_refuses_arguments_that_it_does_not_know(self) -> None:
+        """Every command says `invalid_argument` to an argument that it does not have."""
+        with BridgeHarness(self.bridge, dict(self.options)) as harness:
+            _demand(_argument_problems(harness))
+
+    def test_command(self, sample: str) -> None:
+        """The sample of a command succeeds with what JSON can carry."""
+        with BridgeHarness(self.bridge, dict(self.options)) as harness:
+            _demand(_sample_problems(harness, sample, dict(self.samples[sample])))
+
+    def test_resource(self, resource_sample: str) -> None:
+        """The sample of a resource type succeeds, and its snapshot can be restored."""
+        config, inputs = self.resources[resource_sample]
+        with BridgeHarness(self.bridge, dict(self.options)) as harness:
+            _demand(_resource_problems(harness, resource_sample, config, inputs))
+
+    def test_can_be_closed_twice(self) -> None:
+        """A second close does nothing."""
+        harness = BridgeHarness(self.bridge, dict(self.options))
+        harness.close()
+        _demand(_second_close_problems(harness))
+
+    def test_serves_in_a_worker(self) -> None:
+        """The samples succeed in a process of their own, through a host, and wrong calls get the right codes."""
+        if self.in_worker:
+            _demand(_worker_problems(self.bridge, self.options, self.samples, self.resources))
+
+
+def _demand(problems: Iterable[str]) -> None:
+    found = list(problems)
+    assert not found, "- " + "\n- ".join(found)
+
+
+def _worker_problems(
+    bridge: type[Bridge],
+    options: dict[str, Any],
+    samples: Mapping[str, Sample],
+    resources: Mapping[str, ResourceSample],
+) -> Iterator[str]:
+    from manybridge.errors import ManybridgeError  # the host's side: a test of a bridge alone does not load it
+    from manybridge.testing.hosts import start_host
+
+    host = start_host({bridge.name: {"bridge": bridge, "options": options, "zygote": "never"}}, real=True)
+    with host as ml:
+        for command, arguments in samples.items():
+            try:
+                ml.call(bridge.name, f"{bridge.name}:{command.removeprefix(f'{bridge.name}:')}", arguments)
+            except ManybridgeError as error:
+                yield f"in a worker the sample of {command} fails: {error}"
+        for type_name, (config, inputs) in resources.items():
+            try:
+                made = ml.create_resource(bridge.name, type_name, config)
+                ml.execute_resource(bridge.name, made.id, inputs)
+                ml.delete_resource(bridge.name, made.id)
+            except ManybridgeError as error:
+                yield f"in a worker the sample of resource type {type_name} fails: {error}"
+        try:
+            ml.call(bridge.name, f"{bridge.name}:a_command_that_no_bridge_has")
+        except ManybridgeError as error:
+            if error.code != ErrorCode.UNKNOWN_COMMAND:
+                yield f"an unknown command fails with {error.code} in a worker, not with unknown_command"
+        else:
+            yield "a command that it does not have succeeds in a worker"

@@ -134,6 +134,22 @@ class Conversation:
         self._types: dict[str, set[str]] = {}
         self._group: object | None = None
         self._lock = threading.Lock()
+        self._hosts: list[MockMLBridge] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for host in reversed(self._hosts):
+            host.close(0.0)
+        _check_after(self, error)
+
+    def start(self) -> MockMLBridge:
+        """Start a host that plays this script; write the script first. Closed with the `with` of this script."""
+        self._hosts.append(MockMLBridge(self))
+        return self._hosts[-1]
 
     # ------------------------------------------------------------------ writing
 

@@ -24,17 +24,18 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 from time import monotonic
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from manybridge.bridge import Bridge
 from manybridge.errors import WorkerStartError
 from manybridge.host.bridge import AsyncMLBridge
 from manybridge.host.config import BridgeConfig
-from manybridge.host.launcher import Launched, WorkerOrder, WorkerPlan, worker_socketpair
+from manybridge.host.launcher import Launched, Launcher, SpawnLauncher, WorkerOrder, WorkerPlan, worker_socketpair
 from manybridge.host.pool import Pool
 from manybridge.host.process import ExitStatus, WorkerProcess
 from manybridge.host.stderr_tail import StderrTail
 from manybridge.host.sync import MLBridge, _LoopThread, _open_hosts
+from manybridge.host.zygote import ZygoteLauncher
 from manybridge.testing.memory_runtime import MemoryRuntime
 
 MEMORY: Final = "memory"
@@ -73,8 +74,12 @@ class AsyncInMemoryMLBridge(AsyncMLBridge):
         if self._started and (pool := self._pools._pools.get(name)) is not None:
             supervisor = pool.supervisor
             supervisor._checked = True  # packages and variables belong to an environment; this is not it
-            if not isinstance(supervisor._launcher, MemoryLauncher):
-                supervisor._launcher = MemoryLauncher(pool, name, self._classes.get(name))
+            if isinstance(supervisor._launcher, SpawnLauncher | ZygoteLauncher):
+                supervisor._launcher = self._launcher_for(pool, name)
+
+    def _launcher_for(self, pool: Pool, name: str) -> Launcher:
+        """What starts the workers of a bridge; others than `MemoryLauncher` for replays."""
+        return MemoryLauncher(pool, name, self._classes.get(name))
 
 
 class InMemoryMLBridge(MLBridge):
@@ -85,11 +90,14 @@ class InMemoryMLBridge(MLBridge):
 
     def __init__(self, bridges: Mapping[str, Any] | type[Bridge]) -> None:
         # As `MLBridge.__init__` does, with another host inside.
-        self._bridge = AsyncInMemoryMLBridge(bridges)
+        self._bridge = self._new_host(bridges)
         self._thread = _LoopThread()
         self._closed = False
         _open_hosts.add(self)
         self._run(self._bridge.start())
+
+    def _new_host(self, bridges: Mapping[str, Any] | type[Bridge]) -> AsyncInMemoryMLBridge:
+        return AsyncInMemoryMLBridge(bridges)
 
 
 class MemoryLauncher:
@@ -122,6 +130,18 @@ class MemoryLauncher:
         """Nothing is held."""
 
 
+class Serving(Protocol):
+    """What runs on the thread of a worker."""
+
+    def run(self) -> None:
+        """Serve until the host goes away."""
+        ...
+
+    def abandon(self) -> None:
+        """Nobody waits any more for what runs. Called on any thread."""
+        ...
+
+
 class MemoryProcess:
     """Looks to a host like the process of a worker. Owner of its thread."""
 
@@ -134,7 +154,7 @@ class MemoryProcess:
         self._sock = sock
         self._loop = asyncio.get_running_loop()
         self._on_exit: Callable[[ExitStatus], None] | None = None
-        self._runtime: MemoryRuntime | None = None
+        self._runtime: Serving | None = None
         self._thread: threading.Thread | None = None
 
     @property
@@ -142,7 +162,7 @@ class MemoryProcess:
         """Seconds since the start."""
         return monotonic() - self.started_at
 
-    def begin(self, make: Callable[[], MemoryRuntime]) -> None:
+    def begin(self, make: Callable[[], Serving]) -> None:
         """Start the thread."""
         self._thread = threading.Thread(target=self._serve, args=(make,), name=f"manybridge-{self._name}", daemon=True)
         self._thread.start()
@@ -174,7 +194,7 @@ class MemoryProcess:
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
-    def _serve(self, make: Callable[[], MemoryRuntime]) -> None:
+    def _serve(self, make: Callable[[], Serving]) -> None:
         status = ExitStatus(exit_code=1)
         try:
             self._runtime = make()

@@ -25,6 +25,7 @@ from manybridge.host.pool import Pool
 from manybridge.host.worker import WorkerHandle, WorkerState
 from manybridge.testing.chaos.injection import ChaosError, Injection
 from manybridge.testing.chaos.store_faults import StoreFaults
+from manybridge.testing.chaos.tapping import replace_untapped
 from manybridge.testing.chaos.threads import in_thread
 from manybridge.testing.chaos.wire import Damage, Direction, Order, Tap, Wire, WireFault
 
@@ -44,9 +45,6 @@ VICTIM_SECONDS: Final = 5.0
 
 RECOVERY_SECONDS: Final = 30.0
 """Where nothing else is said: beyond every backoff but that of an open breaker."""
-
-TAP_SECONDS: Final = 30.0
-"""What replacing the workers of a bridge by tapped ones may take; frameworks import for seconds."""
 
 CHUNK: Final = b"chaos " * 10_922 + b"flood\n"
 """64 KiB of one line: what a worker's standard error takes at once."""
@@ -89,7 +87,7 @@ class Faults:
         await self.close()
 
     async def close(self) -> None:
-        """End every fault and put everything back. Workers that are tapped lose their connection."""
+        """End every fault and put everything back."""
         for worker in list(self._stopped):
             worker.process.signal_group(signals.SIGCONT)
         for task in self._running:
@@ -100,7 +98,7 @@ class Faults:
         for pool in self._pools.values():
             pool.supervisor.intercept = None
         if self._wire is not None:
-            await in_thread(self._wire.close)
+            self._wire.release()
 
     # ------------------------------------------------------------------ any fault
 
@@ -158,7 +156,7 @@ class Faults:
             seconds: until it goes on; None for never.
             worker: which one.
         """
-        victim = await self._victim(bridge, worker)
+        victim = await self._victim(bridge, worker, needs_process=True)
         injection = _struck("stop", victim, must_die=seconds is None, seconds=seconds)
         victim.process.signal_group(signals.SIGSTOP)
         self._stopped.add(victim)
@@ -216,6 +214,8 @@ class Faults:
         victim = await self._victim(bridge, worker)
         pool = self._pool(bridge)
         eats = _is_mock(pool)
+        if not eats:
+            _check_process(victim)
         injection = _struck("eat_memory", victim, mb=mb, seconds=seconds, how="allocated" if eats else "limited")
         work = self._allocate if eats else self._limit
         self._while(injection, lambda: work(pool, victim, mb, seconds))
@@ -223,7 +223,7 @@ class Faults:
 
     async def flood(self, bridge: str | None = None, *, mb: float = 4.0, worker: int | None = None) -> Injection:
         """Write `mb` megabytes to a worker's standard error, as a library that logs everything does."""
-        victim = await self._victim(bridge, worker)
+        victim = await self._victim(bridge, worker, needs_process=True)
         injection = _struck("flood", victim, mb=mb)
         self._while(injection, lambda: in_thread(lambda: _flood(victim.process.pid, int(mb * 1_000_000))))
         return injection
@@ -278,20 +278,7 @@ class Faults:
         pool = self._pool(bridge)
         self._wire = self._wire or Wire()
         self._tapped.add(pool.name)
-        if pool.supervisor.started:
-            for worker in list(pool.ready):
-                if worker.process.pid not in self._taps:
-                    pool.supervisor.recycle(worker, "faults of the wire need a tap on it")
-        else:
-            pool.start()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(TAP_SECONDS):
-                await _until(lambda: self._strikable(pool, tapped=True))
-                return
-        raise ChaosError(
-            f'no worker of bridge "{pool.name}" could be replaced by one whose wire can be struck; one that holds '
-            "pinned resources never is: begin the chaos before they are made"
-        )
+        await replace_untapped(pool, lambda worker: worker.process.pid in self._taps)
 
     # ------------------------------------------------------------------ the store
 
@@ -320,7 +307,9 @@ class Faults:
     def _pool(self, bridge: str | None) -> Pool:
         return self._ml.pool(bridge)
 
-    async def _victim(self, bridge: str | None, number: int | None, *, tapped: bool = False) -> WorkerHandle:
+    async def _victim(
+        self, bridge: str | None, number: int | None, *, tapped: bool = False, needs_process: bool = False
+    ) -> WorkerHandle:
         """Choose a ready worker; waits for one if there is none, and starts the bridge if nobody did."""
         pool = self._pool(bridge)
         pool.start()
@@ -328,7 +317,8 @@ class Faults:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(VICTIM_SECONDS):
                 ready = await _until(lambda: self._strikable(pool, tapped))
-                return ready[drawn % len(ready)]
+                victim = ready[drawn % len(ready)]
+                return _check_process(victim) if needs_process else victim
         raise ChaosError(f'bridge "{pool.name}" had no worker to strike for {VICTIM_SECONDS:g} s')
 
     def _strikable(self, pool: Pool, tapped: bool) -> list[WorkerHandle]:
@@ -482,6 +472,15 @@ def _struck(fault: str, victim: WorkerHandle, *, must_die: bool = False, **facts
     told = {"worker": victim.id, "pid": victim.process.pid, **facts}
     bridge = victim.id.rpartition("-")[0]
     return Injection(fault, bridge, told, victim=victim, must_die=must_die)
+
+
+def _check_process(victim: WorkerHandle) -> WorkerHandle:
+    """Never strike the process that we are in."""
+    if victim.process.pid == os.getpid():
+        raise ChaosError(
+            f"worker {victim.id} runs inside this process (an in-memory host): this fault needs a real one"
+        )
+    return victim
 
 
 def _is_mock(pool: Pool) -> bool:

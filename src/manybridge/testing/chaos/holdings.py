@@ -7,7 +7,7 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Final, NamedTuple, Self
 
 LEAK_SECONDS: Final = 5.0
@@ -27,6 +27,19 @@ class Holdings(NamedTuple):
     def now(cls) -> Self:
         """Look."""
         return cls(len(descendants(os.getpid())), _descriptors())
+
+    @staticmethod
+    def children() -> set[int]:
+        """The processes that this one has started, and theirs."""
+        return descendants(os.getpid())
+
+    @classmethod
+    def left(cls, before: set[int], patience: float) -> list[str]:
+        """Say which processes there are beyond those that were, after they were given time to end. Blocks."""
+        deadline = monotonic() + patience
+        while (left := cls.children() - before) and monotonic() < deadline:
+            sleep(0.01)
+        return [f"process {pid} ({_command(pid)})" for pid in sorted(left)]
 
     def beyond(self, before: Holdings) -> list[str]:
         """Say what there is more of than there was."""
@@ -64,11 +77,18 @@ def descendants(pid: int) -> set[int]:
 def _is_worker(pid: int) -> bool:
     """Whether a process with that number runs and is one of ours: the number may have been given to another."""
     try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
         state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return state not in {"Z", "X"} and b"manybridge" in command
+    return state not in {"Z", "X"} and "manybridge" in _command(pid)
+
+
+def _command(pid: int) -> str:
+    try:
+        raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        raw = b""
+    return raw.replace(b"\0", b" ").decode(errors="replace").strip()[:200] or "ended, not waited for"
 
 
 def _descriptors() -> Counter[str]:

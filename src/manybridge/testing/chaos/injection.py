@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, ClassVar
+from typing import Any
 
-from manybridge.errors import ManybridgeError
 from manybridge.host.worker import WorkerHandle
-from manybridge.protocol.errors import ErrorCode
+from manybridge.testing.problems import KitError
 
 
-class ChaosError(ManybridgeError):
+class ChaosError(KitError):
     """A fault or a scenario that can't be had here; the message says what it needs."""
-
-    default_code: ClassVar[ErrorCode] = ErrorCode.INVALID_ARGUMENT
 
 
 @dataclass

@@ -157,6 +157,9 @@ class _Run:
             await self._faults.tap(bridge)
         if "store" in self._scenario.strikes and not await self._faults.store_serves():
             raise ChaosError("faults of the store need one that works; it does not take a write now")
+        await self._ml.list_resources()  # with all connections to the store there, none that comes later is a leak
+        await self._ml.list_sessions()
+        await self._ml.list_jobs()
         for number, work in enumerate(self._scenario.works):
             outcome = await work.perform(self._ml, number)
             if not outcome.is_right:

@@ -12,6 +12,7 @@ import selectors
 import socket
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from time import monotonic
@@ -38,6 +39,7 @@ class Direction(StrEnum):
     TO_HOST = "to_host"
 
 
+Observer = Callable[[Direction, bytes], None]
 WireFault = Literal["cut", "delay", "corrupt", "reorder"]
 Damage = Literal["json", "length"]
 
@@ -75,13 +77,14 @@ class Wire:
         self._thread: threading.Thread | None = None
         self._wake_reading, self._wake_writing = socket.socketpair()
         self._wake_reading.setblocking(False)
-        self._closing = False
+        self._releasing = False
 
-    def tap(self, sock: socket.socket) -> tuple[Tap, socket.socket]:
+    def tap(self, sock: socket.socket, observe: Observer | None = None) -> tuple[Tap, socket.socket]:
         """Stand between a worker and its host.
 
         Args:
             sock: the host's end; belongs to the tap from now on.
+            observe: gets each frame's body before anything is done to it, on the wire's thread.
 
         Returns:
             The tap, and the host's new end, not blocking.
@@ -89,7 +92,7 @@ class Wire:
         inner, ours = socket.socketpair()
         for end in (inner, ours, sock):
             end.setblocking(False)
-        tap = Tap(inner, sock)
+        tap = Tap(inner, sock, observe)
         with self._lock:
             self._arrivals.append(tap)
             if self._thread is None:
@@ -98,12 +101,17 @@ class Wire:
         self._wake()
         return tap, ours
 
-    def close(self) -> None:
-        """Close every tap and end the thread."""
-        self._closing = True
-        self._wake()
-        if self._thread is not None:
-            self._thread.join()
+    def release(self) -> None:
+        """Strike nothing more. What is tapped stays connected; the thread ends with the last of it."""
+        with self._lock:
+            self._releasing = True
+            alone = self._thread is None
+        if alone:
+            self._close_wake()
+        else:
+            self._wake()
+
+    def _close_wake(self) -> None:
         for end in (self._wake_reading, self._wake_writing):
             end.close()
 
@@ -115,17 +123,18 @@ class Wire:
         taps: set[Tap] = set()
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake_reading, selectors.EVENT_READ, None)
-            while not self._closing:
+            while taps or not self._releasing:
                 now = monotonic()
                 due = [seconds for tap in taps if (seconds := tap.due(now)) is not None]
                 for key, _ in selector.select(min(due, default=None)):
                     if key.data is None:
                         self._take_arrivals(taps)
                 for tap in list(taps):
+                    if self._releasing:
+                        tap.forget_orders()
                     if not tap.turn(selector, monotonic()):
                         taps.discard(tap)
-            for tap in taps | set(self._arrivals):
-                tap.close(selector)
+        self._close_wake()
 
     def _take_arrivals(self, taps: set[Tap]) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -139,12 +148,12 @@ class Wire:
 class Tap:
     """One worker's connection. `order` may be called on any thread; everything else belongs to the wire's thread."""
 
-    def __init__(self, host: socket.socket, worker: socket.socket) -> None:
+    def __init__(self, host: socket.socket, worker: socket.socket, observe: Observer | None = None) -> None:
         self.broken = threading.Event()
         """Set when the connection is closed, by a fault or by one of its ends."""
         self._lock = threading.Lock()
-        self._to_worker = _Lane(Direction.TO_WORKER, host, worker)
-        self._to_host = _Lane(Direction.TO_HOST, worker, host)
+        self._to_worker = _Lane(Direction.TO_WORKER, host, worker, observe)
+        self._to_host = _Lane(Direction.TO_HOST, worker, host, observe)
         self._sockets = (host, worker)
 
     def order(self, order: Order) -> None:
@@ -155,6 +164,14 @@ class Tap:
                 order.struck.set()
             else:
                 lane.orders.append(order)
+
+    def forget_orders(self) -> None:
+        """Strike nothing that was not struck yet."""
+        with self._lock:
+            for lane in (self._to_host, self._to_worker):
+                for order in lane.orders:
+                    order.struck.set()
+                lane.orders.clear()
 
     def due(self, now: float) -> float | None:
         """Seconds until something that is held must go on."""
@@ -195,10 +212,13 @@ class Tap:
 class _Lane:
     """One direction of a tap. Owner of the frames that are on their way."""
 
-    def __init__(self, direction: Direction, source: socket.socket, target: socket.socket) -> None:
+    def __init__(
+        self, direction: Direction, source: socket.socket, target: socket.socket, observe: Observer | None
+    ) -> None:
         self.orders: deque[Order] = deque()
         self.outgoing = bytearray()
         self._direction = direction
+        self._observe = observe
         self._source = source
         self._target = target
         self._decoder = FrameDecoder(ABSOLUTE_MAX_FRAME_BYTES)
@@ -250,6 +270,8 @@ class _Lane:
             return
         for body in self._decoder.receive_data(data):
             assert not isinstance(body, OversizedFrame)  # the limit is all that a length can say
+            if self._observe is not None:
+                self._observe(self._direction, bytes(body))
             self._receive(encode_frame(bytes(body)), now)
 
     def _receive(self, frame: bytes, now: float) -> None:
