@@ -278,7 +278,10 @@ class Supervisor:
 
     def _admit(self, worker: WorkerHandle) -> None:
         self._pool.worker_ready(worker)
-        if self.is_stale(worker):  # the configuration changed while it started
+        ready, config = self._pool.ready, self._pool.config
+        while len(ready) > config.pool_size + config.max_overflow:  # the pool has become smaller while it started
+            self._retire(next(filter(self.is_stale, ready), ready[-1]))
+        if any(map(self.is_stale, ready)):  # what it was started with has changed meanwhile
             self._roll()
 
     async def _new_worker(self) -> WorkerHandle:
