@@ -190,6 +190,16 @@ request(
     args={"call_id": "c-1", "error": {"code": "unknown_tool", "message": "There is no tool named search."}},
 )
 request(
+    "request_configure_session",
+    2,
+    "A session's settings, ahead of its first call in this worker.",
+    '{"id":12,"command":"common:configure_session","args":{"session_id":"chat-7","settings":{"model":"openai/gpt-4o",'
+    '"temperature":0.2}}}',
+    id=12,
+    command="common:configure_session",
+    args={"session_id": "chat-7", "settings": {"model": "openai/gpt-4o", "temperature": 0.2}},
+)
+request(
     "request_batch",
     2,
     "Several commands as one call.",

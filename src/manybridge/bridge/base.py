@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import Lock
 from typing import Any, ClassVar, Literal
 
@@ -74,6 +74,17 @@ class Bridge:
             Fields to add to the reply.
         """
         return {}
+
+    def configure_session(self, session_id: str, settings: Mapping[str, Any]) -> None:
+        """Take the settings of a session, in the place of those that it had; empty: it has none any more.
+
+        Called by the runtime, where handlers run, before the first handler of that session and again when they have
+        changed. `ctx.settings` has them too, so a bridge that only reads them needs no hook. May be called twice with
+        the same settings. Optional.
+
+        Raises:
+            BridgeError: they are wrong; it becomes the error of the call, and of each one until they are put right.
+        """
 
     def ping_info(self) -> dict[str, Any]:
         """Return fields to add to `common:ping`.

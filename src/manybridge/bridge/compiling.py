@@ -57,6 +57,7 @@ def compile_command(
         wants_context=arguments.wants_context,
         validate=arguments.validate,
         idempotent=note.idempotent,
+        session_settings=note.session_settings,
     )
 
 

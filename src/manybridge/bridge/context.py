@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic, time
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+from types import MappingProxyType
+from typing import Any, Final, Generic, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from manybridge.bridge.errors import BridgeError, Cancelled
 from manybridge.protocol.errors import ErrorCode
 
 T = TypeVar("T")
+
+NO_SETTINGS: Final[Mapping[str, Any]] = MappingProxyType({})
 
 WorkerMode = Literal["standalone", "pool-worker", "host"]
 SandboxMode = Literal["required", "none"]
@@ -154,6 +157,7 @@ class Context:
         tools: Mapping[str, Callable[..., Any]] | None = None,
         session_id: str | None = None,
         timeout: float | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> DetachedContext:
         """Return a context without a worker, for unit tests of a bridge.
 
@@ -161,8 +165,17 @@ class Context:
             tools: what `call_host` finds: name -> function, called with the arguments as keywords.
             session_id: as in `Context`.
             timeout: seconds until the deadline.
+            settings: as in `Context`.
         """
-        return DetachedContext(tools or {}, session_id, None if timeout is None else monotonic() + timeout)
+        deadline = None if timeout is None else monotonic() + timeout
+        return DetachedContext(tools or {}, session_id, deadline, settings or NO_SETTINGS)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the caller's session was configured with for this bridge; empty where there is none."""
+        # Not a part of CallChannel: a channel of a call without a session need not know of settings.
+        found: Mapping[str, Any] = getattr(self._channel, "settings", NO_SETTINGS)
+        return found
 
     @property
     def cancelled(self) -> bool:
@@ -233,8 +246,14 @@ class DetachedContext(Context):
 
     __slots__ = ("_channel_state", "events")
 
-    def __init__(self, tools: Mapping[str, Callable[..., Any]], session_id: str | None, deadline: float | None) -> None:
-        self._channel_state = _RecordingChannel(tools)
+    def __init__(
+        self,
+        tools: Mapping[str, Callable[..., Any]],
+        session_id: str | None,
+        deadline: float | None,
+        settings: Mapping[str, Any] = NO_SETTINGS,
+    ) -> None:
+        self._channel_state = _RecordingChannel(tools, settings)
         self.events = self._channel_state.events
         super().__init__(self._channel_state, session_id=session_id, deadline=deadline, streaming=True)
 
@@ -246,8 +265,9 @@ class DetachedContext(Context):
 class _RecordingChannel:
     """The channel of a detached context."""
 
-    def __init__(self, tools: Mapping[str, Callable[..., Any]]) -> None:
+    def __init__(self, tools: Mapping[str, Callable[..., Any]], settings: Mapping[str, Any]) -> None:
         self.tools = tools
+        self.settings = settings
         self.events: list[tuple[str, Any]] = []
         self.cancelled = False
 

@@ -28,6 +28,7 @@ class CommandNote(NamedTuple):
     args: dict[str, Any] | None = None
     idempotent: bool = False
     any_args: bool = False
+    session_settings: bool = False
 
 
 class ResourceNote(NamedTuple):
@@ -48,6 +49,7 @@ def command(
     args: dict[str, Any] | None = None,
     idempotent: bool = False,
     any_args: bool = False,
+    session_settings: bool = False,
 ) -> Callable[[F], F]: ...
 def command(
     name: str | F | None = None,
@@ -56,6 +58,7 @@ def command(
     args: dict[str, Any] | None = None,
     idempotent: bool = False,
     any_args: bool = False,
+    session_settings: bool = False,
 ) -> F | Callable[[F], F]:
     """Expose a method of a bridge as the command `BRIDGE:name`.
 
@@ -68,6 +71,9 @@ def command(
         args: a JSON Schema to publish instead of the one that the annotations give. The annotations still validate.
         idempotent: a second run with the same arguments changes nothing more, so the host may repeat it.
         any_args: arguments beyond the named ones go to `**kwargs`; refused at declaration if there is no `**kwargs`.
+        session_settings: it configures the caller's session. Its result is an object whose `settings` are what
+            `Bridge.configure_session` must be given for the session to be as it is then, with `"***"` for a secret of
+            the arguments; the host gives them to every worker that serves the session.
     """
     if name is not None and not isinstance(name, str):
         return command()(name)
@@ -75,7 +81,8 @@ def command(
     def decorate(function: F) -> F:
         chosen = _name_of(function) if name is None else name
         # Also on a staticmethod or classmethod object, which take attributes since Python 3.10.
-        setattr(function, COMMAND_NOTE, CommandNote(chosen, description, args, idempotent, any_args))
+        note = CommandNote(chosen, description, args, idempotent, any_args, session_settings)
+        setattr(function, COMMAND_NOTE, note)
         return function
 
     return decorate

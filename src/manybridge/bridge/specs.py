@@ -41,6 +41,8 @@ class CommandSpec(NamedTuple):
     validate: Validate
     """From the decoded `args` to keyword arguments; raises BridgeError `invalid_argument` with every problem found."""
     idempotent: bool = False
+    session_settings: bool = False
+    """Whether its result has the settings of the caller's session from now on."""
 
     @property
     def streaming(self) -> bool:

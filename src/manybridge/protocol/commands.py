@@ -78,8 +78,8 @@ COMMON_COMMANDS: Final[dict[str, CommonCommand]] = {
     "warm_up": CommonCommand(
         "Answer when the framework is imported and set up, or with the reason why it can't be.",
         {},
-        result="{state: 'ready', load_seconds, max_concurrency, idempotent}; idempotent lists the operations that may "
-        "be repeated",
+        result="{state: 'ready', load_seconds, max_concurrency, idempotent, session_settings}; idempotent lists the "
+        "operations that may be repeated, session_settings those whose result has the settings of their session",
     ),
     "create_resource": CommonCommand(
         "Make a resource.",
@@ -136,6 +136,17 @@ COMMON_COMMANDS: Final[dict[str, CommonCommand]] = {
         "Delete the resources of a session, or all.",
         {"session_id": {"type": "string"}},
         result="{status: 'cleaned', resources_removed, ...}",
+    ),
+    "configure_session": CommonCommand(
+        "Give a session its settings in this worker, in the place of those that it had; its calls from now on have "
+        "them. What is wrong with them is the error of its next call.",
+        {
+            "session_id": {"type": "string", "description": "Default: the session of the request."},
+            "settings": {"type": "object", "description": "What the bridge takes; empty: none any more."},
+        },
+        ("settings",),
+        "{session_id, status: 'kept'}",
+        at_once=True,
     ),
     "shutdown": CommonCommand(
         "Finish the calls that are here and exit with status 0.", {}, result="{status: 'shutting_down'}", at_once=True

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from enum import StrEnum
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from manybridge.bridge import Context
+from manybridge.bridge.context import NO_SETTINGS
 from manybridge.protocol.messages import EVENT_PROGRESS, MessageId, Request
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class WorkerCall:
     """Set while the call's own thread runs the event loop; then only the code of a task may be interrupted."""
     task: asyncio.Task[Any] | None = None
     """Set while a coroutine of this call runs on the event loop."""
+    settings: Mapping[str, Any] = NO_SETTINGS
+    """Of the caller's session, for this bridge."""
     progress_sources: list[ProgressSource] | None = None
     """Bars and the like that report without the handler's doing, oldest first."""
     _answered = False

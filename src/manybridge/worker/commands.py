@@ -33,6 +33,7 @@ class CommandRunner:
         registered_name: the name that the bridge is registered under, or None for its own.
         find_control: finds the handler of a command that is otherwise answered at once, for use inside a batch.
         concurrency: tells how many calls run at a time.
+        session_ended: told of a session that is to be forgotten; None: of all.
     """
 
     def __init__(
@@ -41,11 +42,13 @@ class CommandRunner:
         registered_name: str | None,
         find_control: Callable[[str], Callable[[Request], Any] | None],
         concurrency: Callable[[], int],
+        session_ended: Callable[[str | None], None],
     ) -> None:
         self._loader = loader
         self._registered_name = registered_name
         self._find_control = find_control
         self._concurrency = concurrency
+        self._session_ended = session_ended
         self._lock = threading.Lock()
         self._resources: ResourceTable | None = None
         self._events = EventLoop()
@@ -111,11 +114,13 @@ class CommandRunner:
         if bridge is None or self._loader.state is not LoadState.READY:
             raise self._loader.failure()
         if operation == "warm_up":
+            commands = bridge.spec.commands.items()
             return {
                 "state": self._loader.state.value,
                 "load_seconds": self._loader.load_seconds,
                 "max_concurrency": self._concurrency(),
-                "idempotent": [name for name, spec in bridge.spec.commands.items() if spec.idempotent],
+                "idempotent": [name for name, spec in commands if spec.idempotent],
+                "session_settings": [name for name, spec in commands if spec.session_settings],
             }
         if operation == "batch":
             return {"results": [self._run_batched(call, item) for item in _batch_items(args)]}
@@ -175,6 +180,7 @@ class CommandRunner:
             text = f"session_id: expected a string, found {json_type(session)}"
             raise BridgeError(ErrorCode.INVALID_ARGUMENT, text)
         removed = self._table().clean_up(session)
+        self._session_ended(session)
         return {"status": "cleaned", "resources_removed": removed, **self._loader.bridge.cleanup(session)}
 
     def _table(self) -> ResourceTable:

@@ -137,6 +137,21 @@ class ControlCommands:
         """Deliver the answer of a host call."""
         return self._runtime.host_calls.receive_result(request.args)
 
+    def configure_session(self, request: Request) -> dict[str, Any]:
+        """Keep the settings of a session for its calls.
+
+        Raises:
+            BridgeError: `invalid_argument`.
+        """
+        session, settings = request.args.get("session_id", request.session_id), request.args.get("settings")
+        if not isinstance(session, str) or not session:
+            text = f"session_id: expected a non-empty string, found {json_type(session)}"
+            raise BridgeError(ErrorCode.INVALID_ARGUMENT, text)
+        if not isinstance(settings, dict):
+            raise BridgeError(ErrorCode.INVALID_ARGUMENT, f"settings: expected an object, found {json_type(settings)}")
+        self._runtime.configure_session(session, settings)
+        return {"session_id": session, "status": "kept"}
+
     def shutdown(self, _request: Request) -> dict[str, Any]:
         """Finish and exit."""
         self._runtime.intake.closing = True

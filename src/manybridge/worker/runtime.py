@@ -34,6 +34,7 @@ from manybridge.worker.lifecycle import Lifecycle
 from manybridge.worker.loader import STARTING, Loader, LoadState
 from manybridge.worker.outbox import Outbox
 from manybridge.worker.process import die_with_parent, exit_now
+from manybridge.worker.session_settings import SessionSettings
 from manybridge.worker.stdio import ProtocolDescriptors
 from manybridge.worker.stopping import StopLadder
 from manybridge.worker.version1 import Version1
@@ -98,7 +99,12 @@ class Runtime:
             give_up=None if arguments.mode == "host" else self._give_up,
         )
         control = ControlCommands(self)
-        self.runner = CommandRunner(self.loader, arguments.name, control.find, self.concurrency)
+        self._session_settings = SessionSettings()
+        self.runner = CommandRunner(
+            self.loader, arguments.name, control.find, self.concurrency, self._session_settings.forget
+        )
+        self._perform = self.runner.run
+        """Runs a command; replaced by what looks for the session's settings as soon as there are any."""
         self.answers = Answers(self._outbox, self.calls, self.loader, self.runner)
         self.intake = Intake(
             self.connection,
@@ -225,6 +231,11 @@ class Runtime:
         self._lane.wake()
         return True
 
+    def configure_session(self, session_id: str, settings: dict[str, Any]) -> None:
+        """Have the calls of a session from now on run with these settings. On the reader's thread."""
+        self._session_settings.keep(session_id, settings)
+        self._perform = self._perform_in_session
+
     def recall(self, id: Any) -> bool:
         """Give a call back that has not begun. False if it has, or if there is no such call."""
         call = self.calls.find(id) if is_message_id(id) else None
@@ -309,7 +320,7 @@ class Runtime:
                 if call.plain or ":" not in request.command:
                     result = self._perform_deprecated(call)
                 else:
-                    result = self.runner.run(call, request.command, request.args)
+                    result = self._perform(call, request.command, request.args)
             finally:
                 self._interrupter.disarm()
         except Terminated:
@@ -326,7 +337,13 @@ class Runtime:
         if call.plain:
             assert self.intake.version1 is not None
             return self.intake.version1.perform(call)
-        return self.runner.run(call, call.request.command, call.request.args)
+        return self._perform(call, call.request.command, call.request.args)
+
+    def _perform_in_session(self, call: WorkerCall, command: str, args: dict[str, Any]) -> Any:
+        bridge = self.loader.bridge
+        if bridge is not None and self.loader.state is LoadState.READY:
+            self._session_settings.apply(call, bridge)
+        return self.runner.run(call, command, args)
 
     # ------------------------------------------------------------------ the clock, on the watch thread
 
