@@ -280,6 +280,27 @@ def test_when_done_is_told_only_when_the_thread_holds_no_item_any_more() -> None
         assert late.is_set()
 
 
+def test_closing_tells_what_runs_and_fails_what_waits() -> None:
+    """So that a worker ends in the middle of a long text."""
+    begun, told = threading.Event(), threading.Event()
+
+    @dataclass(frozen=True)
+    class Long(Doubling):
+        def run(self, items: Sequence[Item]) -> Sequence[Any]:
+            begun.set()
+            eventually(lambda: items[0].cancelled)
+            told.set()
+            return ["stopped"]
+
+    with batcher() as model:
+        running = model.submit(call(1, operation=Long("long")))
+        assert begun.wait(DEFAULT_TIMEOUT)
+        waiting = model.submit(call(2))
+    assert told.is_set()
+    assert running.outcomes == ["stopped"]
+    assert isinstance(waiting.outcomes[0], RuntimeError)
+
+
 def test_a_closed_batcher_takes_nothing_and_leaves_no_thread() -> None:
     """The fixture of all tests looks for the thread."""
     with batcher() as model:

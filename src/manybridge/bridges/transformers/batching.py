@@ -20,6 +20,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
+from traceback import clear_frames
 from typing import Any, Final, Protocol
 
 LONE: Final = 1
@@ -27,6 +28,12 @@ LONE: Final = 1
 
 MEMORY_SECONDS: Final = 1.0
 """For how long the callers of a run are expected back. Who comes later comes on its own."""
+
+
+CLOSE_SECONDS: Final = 2.0
+"""How long closing waits for a run that can't be stopped in the middle; its thread is a daemon of the worker."""
+
+UNLOADED: Final = "this model was unloaded"
 
 
 class Operation(Protocol):
@@ -184,6 +191,11 @@ class Gatherer:
             self._queue = deque(item for item in self._queue if not item.cancelled)
         return gone
 
+    def drain(self) -> list[Item]:
+        """Take out, and return, everything that waits."""
+        left, self._queue = list(self._queue), deque()
+        return left
+
     def next(self, now: float) -> list[Item] | float | None:
         """The items to run now; or the seconds to wait for more of them; or None, there are none."""
         if not self._queue:
@@ -236,7 +248,7 @@ class Batcher:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._is_closed = False
-        self._runs = False
+        self._current: list[Item] = []
         self.batches = 0
         self.items = 0
         self.largest = 0
@@ -245,7 +257,10 @@ class Batcher:
     def is_busy(self) -> bool:
         """Whether items run or wait."""
         with self._changed:
-            return self._runs or len(self._gatherer) > 0
+            return self._has_work()
+
+    def _has_work(self) -> bool:
+        return bool(self._current) or len(self._gatherer) > 0
 
     def wait_idle(self, seconds: float) -> bool:
         """Wait until nothing runs or waits; false if that takes longer than `seconds`.
@@ -253,7 +268,7 @@ class Batcher:
         A caller has its answer a moment before the run that gave it is over.
         """
         with self._changed:
-            return self._changed.wait_for(lambda: not self._runs and not len(self._gatherer), seconds)
+            return self._changed.wait_for(lambda: not self._has_work(), seconds)
 
     def submit(self, submission: Submission) -> Submission:
         """Put a call's items into the queue.
@@ -263,7 +278,7 @@ class Batcher:
         """
         with self._changed:
             if self._is_closed:
-                raise RuntimeError("this model was unloaded")
+                raise RuntimeError(UNLOADED)
             self._gatherer.add(submission.items, self._clock())
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name=f"manybridge-{self._name}", daemon=True)
@@ -272,13 +287,18 @@ class Batcher:
         return submission
 
     def close(self) -> None:
-        """End the thread; items that still wait fail. Not to be called on the thread itself."""
+        """End the thread: items that wait fail, items that run are told to stop. Not to be called on the thread."""
         with self._changed:
             self._is_closed = True
+            for item in self._current:
+                item.cancelled = True
+            left = self._gatherer.drain()
             self._changed.notify_all()
             thread = self._thread
+        for item in left:
+            item.finish(RuntimeError(UNLOADED))
         if thread is not None:
-            thread.join()
+            thread.join(CLOSE_SECONDS)
 
     def stats(self) -> dict[str, Any]:
         """How many runs there were, of how many items."""
@@ -294,7 +314,7 @@ class Batcher:
             finally:
                 del batch  # what was computed must not live until the next call
                 with self._changed:
-                    self._runs = False
+                    self._current = []
                     self._gatherer.finished(self._clock())
                     self._changed.notify_all()
 
@@ -312,7 +332,7 @@ class Batcher:
         """Find a batch, or wait once; 0.0 to look again, None to end."""
         found = self._gatherer.next(self._clock())
         if isinstance(found, list):
-            self._runs = True
+            self._current = found
             return found
         if self._is_closed:
             return None
@@ -322,13 +342,28 @@ class Batcher:
 
 def run(batch: Sequence[Item]) -> None:
     """Run items of one operation and finish each of them, in halves where the whole fails."""
-    try:
-        outcomes = batch[0].operation.run(batch)
-    except BaseException as error:  # noqa: BLE001  # a thread's border: each caller gets its own answer
+    outcomes, error = _attempt(batch)
+    if error is not None:
         _run_again(batch, error)
         return
     for item, outcome in zip(batch, outcomes, strict=True):
         item.finish(outcome)
+
+
+def _attempt(batch: Sequence[Item]) -> tuple[Sequence[Any], BaseException | None]:
+    try:
+        return batch[0].operation.run(batch), None
+    except BaseException as error:  # noqa: BLE001  # a thread's border: each caller gets its own answer
+        _let_go(error)
+        return (), error
+
+
+def _let_go(error: BaseException) -> None:
+    """Empty the frames of a run that failed: they hold its tensors, and memory may be what it failed for."""
+    link: BaseException | None = error
+    while link is not None:
+        clear_frames(link.__traceback__)
+        link = link.__cause__ or link.__context__
 
 
 def _run_again(batch: Sequence[Item], error: BaseException) -> None:
@@ -336,8 +371,6 @@ def _run_again(batch: Sequence[Item], error: BaseException) -> None:
         if item.is_visible or item.cancelled or len(batch) == 1:
             item.finish(error)
     left = [item for item in batch if not item.is_finished]
-    # The error's traceback holds the tensors of the run that failed; memory may be what it failed for.
-    error.__traceback__ = None
     middle = (len(left) + 1) // 2
     for half in (left[:middle], left[middle:]):
         if half:

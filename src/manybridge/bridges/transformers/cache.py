@@ -52,6 +52,9 @@ FINISHING_SECONDS: Final = 1.0
 """How long an eviction waits for a model that nobody leases any more but whose run is not quite over: its caller has
 the answer already, or has left."""
 
+ROOM_SECONDS: Final = 3.0
+"""How long a load waits for a model in use to be given back, before it is refused. Most calls take less."""
+
 V = TypeVar("V", bound=Cached)
 
 
@@ -103,6 +106,7 @@ class ModelCache(Generic[V]):
         budget: bytes for the models of one device, given its name.
         measure: bytes that the process has for itself.
         give_back: returns freed memory to the system.
+        patience: seconds that a load waits for room that models in use take.
     """
 
     def __init__(
@@ -111,6 +115,7 @@ class ModelCache(Generic[V]):
         *,
         measure: Callable[[], int] = unshared_bytes,
         give_back: Callable[[], None] = give_back,
+        patience: float = ROOM_SECONDS,
     ) -> None:
         self._budget = budget
         self._measure = measure
@@ -118,7 +123,8 @@ class ModelCache(Generic[V]):
         self._entries: dict[Hashable, _Entry[V]] = {}
         self._ghosts: list[tuple[weakref.ref[Any], str, int]] = []
         self._evictions: list[Eviction] = []
-        self._lock = threading.RLock()
+        self._patience = patience
+        self._lock = threading.Condition(threading.RLock())
         self._loading = threading.Lock()
         self._counts = {"hits": 0, "loads": 0, "evictions": 0}
 
@@ -171,6 +177,7 @@ class ModelCache(Generic[V]):
         with self._lock:
             entry.leases -= 1
             entry.last_used = monotonic()
+            self._lock.notify_all()
 
     # ------------------------------------------------------------------ room
 
@@ -182,7 +189,7 @@ class ModelCache(Generic[V]):
             return held + sum(nbytes for _, where, nbytes in self._ghosts if where == device)
 
     def make_room(self, device: str, needed: int, name: str) -> None:
-        """Evict what was not used for longest until `needed` bytes fit.
+        """Evict what was not used for longest until `needed` bytes fit; wait a while for what is in use.
 
         Raises:
             BridgeError: `out_of_memory`; retryable if models in use are what takes the room.
@@ -190,9 +197,19 @@ class ModelCache(Generic[V]):
         budget = self._budget(device)
         if needed > budget:
             raise _no_room(name, device, needed, budget, self.used(device), retryable=False)
+        end = monotonic() + self._patience
         while self.used(device) + needed > budget:
-            if not self._evict_oldest(device):
-                raise _no_room(name, device, needed, budget, self.used(device), retryable=True)
+            if self._evict_oldest(device) is not None:
+                continue
+            with self._lock:
+                left = end - monotonic()
+                if left <= 0:
+                    raise _no_room(name, device, needed, budget, self.used(device), retryable=True)
+                if self._all_leased(device):
+                    self._lock.wait(left)
+
+    def _all_leased(self, device: str) -> bool:
+        return all(entry.leases for entry in self._entries.values() if entry.value.device == device)
 
     def evict_unused(self, reason: str = "asked") -> list[Eviction]:
         """Evict every model that is not in use; return what each freed."""
@@ -226,7 +243,9 @@ class ModelCache(Generic[V]):
         return None
 
     def _evict(self, entry: _Entry[V], reason: str) -> Eviction:
-        begun, before = monotonic(), self._measure()
+        begun = monotonic()
+        self._give_back()  # what is garbage already is not counted as freed, nor pages that a collection unshares
+        before = self._measure()
         value, name, device, nbytes = entry.value, entry.name, entry.value.device, entry.value.nbytes
         body = weakref.ref(value.body)
         value.close()

@@ -53,6 +53,8 @@ def translate(error: BaseException) -> BridgeError | None:
         return out_of_memory(error)
     names = [cls.__name__ for cls in type(error).__mro__]
     text = str(error)
+    if "PipelineException" in names:  # an input that the pipeline can't use
+        return _of(ErrorCode.INVALID_ARGUMENT, "", error)
     if "SafetensorError" in names:
         return _of(ErrorCode.INVALID_ARGUMENT, "The weight file is damaged: ", error)
     if _is_hub(error):

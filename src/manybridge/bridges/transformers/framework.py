@@ -30,7 +30,6 @@ def preload() -> None:
     """Import everything that is worth sharing between workers, and run nothing."""
     for name, value in ONE_THREAD.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would not survive a fork either
     import_torch()
     import_transformers()
     for name in FIRST_CALL_MODULES:
@@ -42,7 +41,7 @@ def settle(threads: int, *, local_files_only: bool) -> None:
     """Make the process ready to compute: threads, network, noise. In the worker, before the first operation."""
     torch = import_torch()
     torch.set_num_threads(threads)
-    torch.set_grad_enabled(True)
+    os.environ.setdefault("RAYON_NUM_THREADS", str(threads))  # of the tokenizers, read when they are first used
     import huggingface_hub.constants
 
     # Read from the environment when it was imported, perhaps in a zygote, before this worker's options were known.

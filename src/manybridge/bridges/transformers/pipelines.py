@@ -47,7 +47,7 @@ REMOVED: Final = {
 REFUSED: Final = OURS - {
     "max_new_tokens", "max_length", "do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty",
     "num_return_sequences", "stop_strings",
-}  # fmt: skip
+} | {"batch_size", "num_workers", "device", "model"}  # fmt: skip
 """Parameters that would take the place of something of ours, or run somebody's code."""
 
 
@@ -95,7 +95,8 @@ class Pipeline(Held):
         payloads, is_one = _payloads(self.task, inputs)
         chosen = check_parameters({**self.parameters, **(parameters or {})})
         lease = await self.bridge.models.lease(self.plan)
-        operation = PipelineRun(lease.value, self.task, json.dumps(chosen, sort_keys=True), ctx if is_one else None)
+        streams = is_one and ctx.streaming and self.task == "text-generation"
+        operation = PipelineRun(lease.value, self.task, json.dumps(chosen, sort_keys=True), ctx if streams else None)
         submission = submission_of(operation, payloads, ctx)
         try:
             lease.value.batcher.submit(submission)
@@ -238,7 +239,7 @@ class PipelineRun:
         transformers = import_transformers()
         extra: dict[str, Any] = {"stopping_criteria": transformers.StoppingCriteriaList([Gone(item)])}
         extra["max_new_tokens"] = self._room(pipeline, item.payload, parameters)
-        if self.ctx is not None and self.ctx.streaming:
+        if self.ctx is not None:
             item.is_visible = True
             extra["streamer"] = Streamer(pipeline.tokenizer, self.ctx)
         return plain(pipeline(item.payload, **{**parameters, **extra}))
