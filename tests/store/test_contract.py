@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import replace
+from time import time
 from typing import Any
 
 import pytest
@@ -351,15 +352,57 @@ async def test_sessions_are_listed_oldest_first_while_their_leases_run(store: St
 
 
 async def test_the_longer_lease_wins_when_two_hosts_use_a_session(store: Store) -> None:
-    """Saving is inserting or replacing."""
-    await store.save_sessions([session("s", expires_in=50.0, calls=5), session("t")])
-    await store.save_sessions([session("s", expires_in=10.0, calls=2, settings={"k": 1}), session("t")])
+    """Saving is inserting or replacing all but the settings, which another host may have changed."""
+    await store.save_sessions([session("s", expires_in=50.0, calls=5, settings={"k": 1}), session("t")])
+    await store.save_sessions([session("s", expires_in=10.0, calls=2, settings={"k": 2}), session("t")])
     await store.save_sessions([])
 
     found = await store.get_session("s")
     assert found is not None
     assert found.expires_in > 20
     assert (found.calls, found.settings) == (5, {"k": 1})
+
+
+async def test_saving_a_session_whose_lease_ran_out_begins_a_new_one(store: Store) -> None:
+    """The settings of the old one have ended with it."""
+    await store.add_session(session("s", expires_in=-1.0, settings={"k": 1}))
+    await store.save_sessions([session("s", settings={"k": 2})])
+
+    found = await store.get_session("s")
+    assert found is not None
+    assert found.settings == {"k": 2}
+
+
+async def test_renewing_changes_nothing_but_lease_and_calls(store: Store) -> None:
+    """And tells what is not there any more, which is not made again."""
+    await store.add_session(session("s", expires_in=10.0, calls=1, settings={"k": 1}))
+    renewed = session("s", expires_in=50.0, calls=5, settings={}, lease_seconds=1.0)
+
+    assert await store.renew_sessions([renewed, session("gone")]) == ["gone"]
+    assert await store.renew_sessions([]) == []
+    found = await store.get_session("s")
+    assert found is not None
+    assert (found.calls, found.settings, found.lease_seconds) == (5, {"k": 1}, 60.0)
+    assert found.expires_in > 20
+    assert await store.renew_sessions([session("s", expires_in=10.0)]) == []
+    found = await store.get_session("s")
+    assert found is not None
+    assert (found.calls, found.expires_in > 20) == (5, True)
+    assert await store.get_session("gone") is None
+
+
+async def test_settings_are_changed_one_by_one(store: Store) -> None:
+    """Those that are not named stay; None removes; two hosts at once lose nothing of each other's."""
+    await store.add_session(session("s", settings={"a": 1, "b": AWKWARD}))
+    await store.add_session(session("old", expires_in=-1.0, settings={"a": 1}))
+
+    assert await store.change_settings("s", {"a": None, "c": {"d": None}}) == {"b": AWKWARD, "c": {"d": None}}
+    await asyncio.gather(*(store.change_settings("s", {f"n{n}": n}) for n in range(8)))
+    found = await store.get_session("s")
+    assert found is not None
+    assert found.settings == {"b": AWKWARD, "c": {"d": None}, **{f"n{n}": n for n in range(8)}}
+    assert await store.change_settings("old", {"a": 2}) is None
+    assert await store.change_settings("never", {"a": 2}) is None
 
 
 async def test_a_session_ends_with_what_was_made_in_it(store: Store) -> None:
@@ -375,6 +418,61 @@ async def test_a_session_ends_with_what_was_made_in_it(store: Store) -> None:
     assert await store.get_resource("mock", "of closed") is None
     assert await store.get_resource("mock", "of expired") is None
     assert await store.get_resource("mock", "of living") is not None
+
+
+# ---------------------------------------------------------------- retention
+
+
+async def test_old_resources_are_pruned_and_used_ones_are_not(store: Store) -> None:
+    """Old is what was neither made nor executed for so long, unless a living host holds it."""
+    now = time()
+    await store.announce_host(this_host("here"), 60)
+    await store.announce_host(dead_host("dead"), 60)
+    made: dict[str, dict[str, Any]] = {
+        "oldest": {"created_at": now - 900},
+        "of a session": {"created_at": now - 800, "session": "s"},
+        "of a dead host": {"created_at": now - 700, "holder": "dead", "policy": "pinned"},
+        "of another bridge": {"created_at": now - 600, "bridge": "other"},
+        "executed": {"created_at": now - 900, "last_executed": now - 10},
+        "held": {"created_at": now - 900, "holder": "here", "policy": "pinned"},
+        "new": {"created_at": now - 10},
+    }
+    for id, fields in made.items():
+        await store.add_resource(resource(id, **fields))
+
+    expected = [
+        ("mock", "oldest"),
+        ("mock", "of a session"),
+        ("mock", "of a dead host"),
+        ("other", "of another bridge"),
+    ]
+    assert await store.prune_resources(300, dry_run=True) == expected
+    assert await store.prune_resources(300, bridge="mock") == expected[:3]
+    assert await store.prune_resources(300) == expected[3:]
+    assert await store.prune_resources(300) == []
+    left = [each.id for each in await store.list_resources()]
+    assert sorted(left) == ["executed", "held", "new"]
+
+
+async def test_old_jobs_are_pruned_with_their_events(store: Store) -> None:
+    """Those that have ended; what runs stays, however long."""
+    now = time()
+    kept: dict[str, dict[str, Any]] = {
+        "old": {"finished_at": now - 900, "state": "done"},
+        "other": {"finished_at": now - 900, "state": "failed", "bridge": "other"},
+        "new": {"finished_at": now - 10, "state": "done"},
+        "running": {"started_at": now - 9000},
+    }
+    for id, fields in kept.items():
+        await store.save_job(job(id, **fields))
+        await store.append_events(id, [JobEvent(0, "log", 1)])
+
+    assert await store.prune_jobs(300, dry_run=True) == ["old", "other"]
+    assert await store.prune_jobs(300, bridge="mock") == ["old"]
+    assert await store.prune_jobs(300) == ["other"]
+    assert sorted(each.id for each in await store.list_jobs()) == ["new", "running"]
+    assert await store.read_events("old") == []
+    assert await store.read_events("new") != []
 
 
 # ---------------------------------------------------------------- keys

@@ -6,7 +6,7 @@ A store is opened for one *scope*, a name; it sees the records of that scope and
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from manybridge.store.records import (
@@ -36,6 +36,18 @@ class JobStore(Protocol):
 
     async def delete_job(self, id: str) -> bool:
         """Delete it with its events. Returns whether it was there."""
+
+    async def prune_jobs(self, older_than: float, *, bridge: str | None = None, dry_run: bool = False) -> list[str]:
+        """Delete those that ended more than so many seconds ago, with their events.
+
+        Args:
+            older_than: seconds.
+            bridge: only of this one.
+            dry_run: delete nothing.
+
+        Returns:
+            The id of each, the one that ended first at the front.
+        """
 
     async def append_events(self, job_id: str, events: Sequence[JobEvent]) -> None:
         """Keep events; a number that is there already is left as it is. Those of a job that is not kept are dropped."""
@@ -103,6 +115,22 @@ class ResourceStore(Protocol):
             (bridge, id) of each.
         """
 
+    async def prune_resources(
+        self, older_than: float, *, bridge: str | None = None, dry_run: bool = False
+    ) -> list[tuple[str, str]]:
+        """Delete those that were neither made nor executed for so many seconds, of sessions too.
+
+        What a living host holds, which is to say executes, or has pinned to a worker of its own, is left.
+
+        Args:
+            older_than: seconds.
+            bridge: only of this one.
+            dry_run: delete nothing.
+
+        Returns:
+            (bridge, id) of each, oldest first.
+        """
+
 
 class SessionStore(Protocol):
     """Keeps sessions."""
@@ -111,7 +139,24 @@ class SessionStore(Protocol):
         """Keep a new one. Returns False where the id is taken by a session whose lease still runs."""
 
     async def save_sessions(self, records: Sequence[SessionRecord]) -> None:
-        """Insert or replace several. The longer lease wins where another host has used one too."""
+        """Insert or replace several.
+
+        Of one that is there the settings stay, and the longer lease wins: another host may have used it too.
+        """
+
+    async def renew_sessions(self, records: Sequence[SessionRecord]) -> list[str]:
+        """Note how long several live on, and their calls, as `save_sessions`, and nothing else of them.
+
+        Returns:
+            The ids of those that are not there any more: they are not made again.
+        """
+
+    async def change_settings(self, id: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Replace some of a session's settings; None as a value removes one. What others change meanwhile is kept.
+
+        Returns:
+            The settings as they are then, or None where there is no session.
+        """
 
     async def get_session(self, id: str) -> SessionRecord | None:
         """Return it, or None; one whose lease ran out is not there."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from math import inf
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 from manybridge.store import liveness
@@ -17,6 +17,7 @@ from manybridge.store.records import (
     KeyRecord,
     ResourceRecord,
     SessionRecord,
+    changed_settings,
 )
 
 
@@ -52,6 +53,19 @@ class MemoryJobStore:
         """See `JobStore`."""
         self._events.pop(id, None)
         return self._jobs.pop(id, None) is not None
+
+    async def prune_jobs(self, older_than: float, *, bridge: str | None = None, dry_run: bool = False) -> list[str]:
+        """See `JobStore`."""
+        limit = time() - older_than
+        old = [
+            (each.finished_at, each.id)
+            for each in self._jobs.values()
+            if each.finished_at is not None and each.finished_at <= limit and bridge in (None, each.bridge)
+        ]
+        found = [id for _, id in sorted(old)]
+        for id in () if dry_run else found:
+            await self.delete_job(id)
+        return found
 
     async def append_events(self, job_id: str, events: Sequence[JobEvent]) -> None:
         """See `JobStore`."""
@@ -194,6 +208,24 @@ class MemoryResources(MemoryHosts):
             del self._resources[key]
         return doomed
 
+    async def prune_resources(
+        self, older_than: float, *, bridge: str | None = None, dry_run: bool = False
+    ) -> list[tuple[str, str]]:
+        """See `ResourceStore`."""
+        limit = time() - older_than
+        old = [
+            ((each.last_executed or each.created_at, each.id), key)
+            for key, each in self._resources.items()
+            if each.ready
+            and bridge in (None, each.bridge)
+            and (each.last_executed or each.created_at) <= limit
+            and not self._is_living(each.holder)
+        ]
+        found = [key for _, key in sorted(old)]
+        for key in () if dry_run else found:
+            del self._resources[key]
+        return found
+
     async def retire_host(self, id: str) -> None:
         """See `HostStore`."""
         self._hosts.pop(id, None)
@@ -222,8 +254,31 @@ class MemorySessions(MemoryResources):
         """See `SessionStore`."""
         for record in records:
             found, expires = self._sessions.get(record.id, (record, 0.0))
-            merged = replace(record, created_at=found.created_at, calls=max(found.calls, record.calls))
+            merged = replace(
+                record,
+                created_at=found.created_at,
+                calls=max(found.calls, record.calls),
+                settings=found.settings if expires > monotonic() else record.settings,
+            )
             self._sessions[record.id] = (merged, max(expires, monotonic() + record.expires_in))
+
+    async def renew_sessions(self, records: Sequence[SessionRecord]) -> list[str]:
+        """See `SessionStore`."""
+        there = [record for record in records if record.id in self._sessions]
+        for record in there:
+            found, expires = self._sessions[record.id]
+            renewed = replace(found, calls=max(found.calls, record.calls))
+            self._sessions[record.id] = (renewed, max(expires, monotonic() + record.expires_in))
+        return sorted({record.id for record in records} - {record.id for record in there})
+
+    async def change_settings(self, id: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
+        """See `SessionStore`."""
+        if await self.get_session(id) is None:
+            return None
+        found, expires = self._sessions[id]
+        settings = changed_settings(found.settings, changes)
+        self._sessions[id] = (replace(found, settings=settings), expires)
+        return settings
 
     async def get_session(self, id: str) -> SessionRecord | None:
         """See `SessionStore`."""

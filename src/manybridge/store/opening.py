@@ -63,6 +63,10 @@ _EMPTY: Final[dict[str, Callable[[], Any]]] = _READS | {
     "abandon_resource": lambda: None,
     "claim_resource": lambda: None,
     "retire_host": lambda: None,
+    "renew_sessions": list,
+    "change_settings": lambda: None,
+    "prune_resources": list,
+    "prune_jobs": list,
 }
 """The same for what changes nothing where there is nothing."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -93,6 +94,11 @@ class SessionRecord:
     owner: str | None = None
     created_at: float
     calls: int = 0
+
+
+def changed_settings(settings: Mapping[str, Any] | None, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a session's settings with some of them replaced; None as a value removes one."""
+    return {name: value for name, value in {**(settings or {}), **changes}.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

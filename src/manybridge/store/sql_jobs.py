@@ -9,7 +9,7 @@ from sqlalchemy import Row, select
 from sqlalchemy.exc import IntegrityError
 
 from manybridge.store.records import JobEvent, JobRecord
-from manybridge.store.statements import Statements, from_text, insert, to_text, upsert, values_of
+from manybridge.store.statements import Statements, from_text, insert, now, to_text, upsert, values_of
 from manybridge.store.tables import job_events, jobs
 
 if TYPE_CHECKING:
@@ -63,6 +63,21 @@ class SqlJobs(Statements):
             return (await connection.execute(jobs.delete().where(self._in_scope(jobs, id=id)))).rowcount > 0
 
         return await self.database.write(work, f"delete job {id}")
+
+    async def prune_jobs(self, older_than: float, *, bridge: str | None = None, dry_run: bool = False) -> list[str]:
+        """See `JobStore`."""
+
+        async def work(connection: AsyncConnection) -> list[str]:
+            old = self._in_scope(jobs) & (jobs.c.finished_at <= now(connection) - older_than)
+            if bridge is not None:
+                old &= jobs.c.bridge == bridge
+            found = await connection.execute(select(jobs.c.id).where(old).order_by(jobs.c.finished_at, jobs.c.id))
+            ids = list(found.scalars())
+            if not dry_run:
+                await connection.execute(jobs.delete().where(old))
+            return ids
+
+        return await self.database.write(work, "delete old jobs")
 
     async def append_events(self, job_id: str, events: Sequence[JobEvent]) -> None:
         """See `JobStore`."""

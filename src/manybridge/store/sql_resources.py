@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import BigInteger, Double, Row, Text, bindparam, func, null, select
 
 from manybridge.store.records import Execution, ResourceRecord
-from manybridge.store.statements import Statements, from_text, insert_new, is_living, to_text, values_of
+from manybridge.store.statements import Statements, from_text, insert_new, is_living, now, to_text, values_of
 from manybridge.store.tables import resources
 
 if TYPE_CHECKING:
@@ -195,6 +195,28 @@ class SqlResources(Statements):
             return [(row.bridge, row.id) for row in await connection.execute(statement)]
 
         return await self.database.write(work, "delete resources")
+
+    async def prune_resources(
+        self, older_than: float, *, bridge: str | None = None, dry_run: bool = False
+    ) -> list[tuple[str, str]]:
+        """See `ResourceStore`."""
+        used_at = func.coalesce(resources.c.last_executed, resources.c.created_at)
+
+        async def work(connection: AsyncConnection) -> list[tuple[str, str]]:
+            old = self._in_scope(resources) & resources.c.ready & (used_at <= now(connection) - older_than)
+            if bridge is not None:
+                old &= resources.c.bridge == bridge
+            columns = (resources.c.bridge, resources.c.id, resources.c.holder)
+            rows = (await connection.execute(select(*columns).where(old).order_by(used_at, resources.c.id))).all()
+            living = {id: await is_living(connection, id) for id in sorted({row.holder for row in rows if row.holder})}
+            found = [(row.bridge, row.id) for row in rows if not living.get(row.holder, False)]
+            if not dry_run:
+                for each, id in found:
+                    own = self._in_scope(resources, bridge=each, id=id)
+                    await connection.execute(resources.delete().where(own, old))  # unless it was executed just now
+            return found
+
+        return await self.database.write(work, "delete old resources")
 
     def _key(self, bridge: str, id: str) -> dict[str, Any]:
         return {"own_scope": self._scope, "own_bridge": bridge, "own_id": id}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Row, case, select
+from sqlalchemy import ColumnElement, Row, case, literal, select
 
-from manybridge.store.records import SessionRecord
+from manybridge.store.records import SessionRecord, changed_settings
 from manybridge.store.statements import Statements, from_text, insert, now, to_text
 from manybridge.store.tables import resources, sessions
 
@@ -42,12 +42,50 @@ class SqlSessions(Statements):
                 changes: dict[str, Any] = {
                     name: new[name] for name in values if name not in {"scope", "id", "created_at"}
                 }
+                lives = sessions.c.expires_at > now(connection)
+                changes["settings"] = case((lives, sessions.c.settings), else_=new["settings"])
                 changes["expires_at"] = _larger(sessions.c.expires_at, new["expires_at"])
                 changes["calls"] = _larger(sessions.c.calls, new["calls"])
                 await connection.execute(added.on_conflict_do_update(index_elements=["scope", "id"], set_=changes))
 
         if records:
             await self.database.write(work, f"save {len(records)} sessions")
+
+    async def renew_sessions(self, records: Sequence[SessionRecord]) -> list[str]:
+        """See `SessionStore`."""
+
+        async def work(connection: AsyncConnection) -> list[str]:
+            gone = []
+            for record in sorted(records, key=lambda each: each.id):  # as above
+                renewed = sessions.update().where(self._in_scope(sessions, id=record.id))
+                until = now(connection) + record.expires_in
+                changed = await connection.execute(
+                    renewed.values(
+                        expires_at=_larger(sessions.c.expires_at, until),
+                        calls=_larger(sessions.c.calls, literal(record.calls)),
+                    )
+                )
+                if not changed.rowcount:
+                    gone.append(record.id)
+            return gone
+
+        return await self.database.write(work, f"renew {len(records)} sessions") if records else []
+
+    async def change_settings(self, id: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
+        """See `SessionStore`."""
+        own = self._in_scope(sessions, id=id)
+
+        async def work(connection: AsyncConnection) -> dict[str, Any] | None:
+            # The row is locked where the database locks rows; SQLite has one writer anyway.
+            query = select(sessions.c.settings).where(own, sessions.c.expires_at > now(connection)).with_for_update()
+            row = (await connection.execute(query)).first()
+            if row is None:
+                return None
+            settings = changed_settings(from_text(row.settings), changes)
+            await connection.execute(sessions.update().where(own).values(settings=to_text(settings)))
+            return settings
+
+        return await self.database.write(work, f"save the settings of session {id}")
 
     async def get_session(self, id: str) -> SessionRecord | None:
         """See `SessionStore`."""

@@ -17,7 +17,7 @@ class Tuned(Bridge):
     name = "tuned"
     max_concurrency = 2
 
-    def setup(self, options: dict[str, Any]) -> None:  # noqa: ARG002  # a hook
+    def setup(self, options: dict[str, Any]) -> None:
         """Nothing was taken yet."""
         self.taken: list[list[Any]] = []
 
