@@ -129,11 +129,15 @@ def descendants(pid: int) -> dict[int, str]:
     """Return the children of `pid` and theirs, with what each runs; zombies too, as nobody has collected them."""
     found: dict[int, str] = {}
     # The kernel's own lists: psutil reads every process of the machine to learn the same, 10 ms on a busy one.
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+    try:
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+    except (FileNotFoundError, ProcessLookupError):
+        return found  # it ended meanwhile
+    for thread in threads:
         try:
-            child_ids = [int(word) for word in children.read_text().split()]
+            child_ids = [int(word) for word in (thread / "children").read_text().split()]
         except (FileNotFoundError, ProcessLookupError):
-            continue  # the thread or process ended meanwhile
+            continue  # the same
         for child in child_ids:
             found[child] = command_line(child)
             found.update(descendants(child))
