@@ -87,7 +87,7 @@ class Faults:
         await self.close()
 
     async def close(self) -> None:
-        """End every fault and put everything back."""
+        """End every fault and put everything back. Calling it again does nothing."""
         for worker in list(self._stopped):
             worker.process.signal_group(signals.SIGCONT)
         for task in self._running:
@@ -99,6 +99,7 @@ class Faults:
             pool.supervisor.intercept = None
         if self._wire is not None:
             self._wire.release()
+            self._wire = None
 
     # ------------------------------------------------------------------ any fault
 
@@ -125,6 +126,7 @@ class Faults:
             async with asyncio.timeout(timeout):
                 if injection.over is not None:
                     await asyncio.wait({injection.over})
+                    await asyncio.sleep(0)  # what puts things back is called when it is over
                 while not await self._is_well(injection):  # noqa: ASYNC110  # the kernel has no event for this
                     await asyncio.sleep(LOOK_SECONDS)
         except TimeoutError:

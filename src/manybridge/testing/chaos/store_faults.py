@@ -7,9 +7,10 @@ own refusal to write, files that are moved away, server processes of PostgreSQL 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-import threading
-from collections.abc import Awaitable, Callable
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,14 +27,25 @@ APPLICATION: Final = "manybridge"
 LOCK_PATIENCE: Final = 30.0
 """Seconds that the lock may take to get; the host's own writes are short."""
 
+_HOLD: Final = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], timeout=float(sys.argv[2]), isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+sys.stdin.read()
+connection.rollback()
+connection.close()
+"""
+"""Holds the write lock until its input ends."""
+
 
 class StoreFaults:
     """Injects faults into the store of one host. Everything is put back when a fault is over, and by `close`."""
 
     def __init__(self, ml: AsyncMLBridge) -> None:
         self._ml = ml
-        self._running: set[asyncio.Task[Any]] = set()
-        self._release = threading.Event()
+        self._running: dict[asyncio.Task[None], Callable[[], None]] = {}
+        """What ends a fault, by the task that waits for its time."""
         self._refuses = False
         """Whether SQLite refuses to write now."""
         self._listener: Callable[[], None] | None = None
@@ -42,25 +54,21 @@ class StoreFaults:
     async def lock(self, seconds: float) -> Injection:
         """Hold the write lock of the SQLite file, as another program would."""
         path = self._file("locked")
-        held = asyncio.get_running_loop().create_future()
-        loop = asyncio.get_running_loop()
+        # In a process of its own. SQLite keeps the descriptor of a connection that is closed in the process of another
+        # one, and would be seen as a leak; and closing a file gives back the locks of the whole process.
+        holder = subprocess.Popen(  # noqa: ASYNC220  # a few ms, as the host's own starts of workers
+            [sys.executable, "-I", "-S", "-c", _HOLD, str(path), str(LOCK_PATIENCE)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert holder.stdout is not None
+        if not await in_thread(holder.stdout.readline):
+            _, said = await in_thread(holder.communicate)
+            raise ChaosError(f"the store could not be locked: {said.decode(errors='replace').strip()[-300:]}")
 
-        def hold() -> None:
-            connection = sqlite3.connect(path, timeout=LOCK_PATIENCE, isolation_level=None)
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                loop.call_soon_threadsafe(held.set_result, None)
-                self._release.wait(seconds)
-                connection.rollback()
-            finally:
-                connection.close()
-
-        injection = self._begin("store_locked", lambda: in_thread(hold), seconds)
-        assert injection.over is not None
-        await asyncio.wait({held, injection.over}, return_when=asyncio.FIRST_COMPLETED)
-        if injection.over.done() and (error := injection.over.exception()) is not None:
-            raise ChaosError(f"the store could not be locked: {error}") from error
-        return injection
+        # The end of its input is its end; it has nothing left to do.
+        return self._begin("store_locked", seconds, partial(_end, holder))
 
     async def read_only(self, seconds: float) -> Injection:
         """Have SQLite refuse to write.
@@ -72,13 +80,7 @@ class StoreFaults:
         await self._access.announce()  # opens it, if it was not needed before
         self._refuse(path, refuse=True)
 
-        async def wait() -> None:
-            try:
-                await asyncio.sleep(seconds)
-            finally:
-                self._refuse(path, refuse=False)
-
-        return self._begin("store_read_only", wait, seconds)
+        return self._begin("store_read_only", seconds, lambda: self._refuse(path, refuse=False))
 
     async def remove(self, seconds: float) -> Injection:
         """Move the files of the database away, and back. Who has it open does not notice; who opens it then does."""
@@ -89,14 +91,11 @@ class StoreFaults:
         for each in moved:
             each.rename(_away(each))
 
-        async def wait() -> None:
-            try:
-                await asyncio.sleep(seconds)
-            finally:
-                for each in moved:
-                    _away(each).replace(each)
+        def put_back() -> None:
+            for each in moved:
+                _away(each).replace(each)
 
-        return self._begin("store_removed", wait, seconds)
+        return self._begin("store_removed", seconds, put_back)
 
     async def disconnect(self) -> Injection:
         """End the server process of every connection of manybridge to this PostgreSQL database."""
@@ -129,14 +128,15 @@ class StoreFaults:
 
     async def close(self) -> None:
         """Put everything back."""
-        self._release.set()
-        for task in self._running:
+        tasks = list(self._running)
+        for task in tasks:
             task.cancel()
-        if self._running:
-            await asyncio.wait(self._running)
+        if tasks:
+            await asyncio.wait(tasks)
         if self._listener is not None:
             await self.serves()  # a transaction, with which the writing connection is told that it may write again
             self._listener()
+            self._listener = None
 
     # ------------------------------------------------------------------ inside
 
@@ -153,16 +153,17 @@ class StoreFaults:
             )
         return url.path
 
-    def _begin(self, fault: str, work: Callable[[], Awaitable[Any]], seconds: float) -> Injection:
+    def _begin(self, fault: str, seconds: float, undo: Callable[[], None]) -> Injection:
+        """Have `undo` called once: after so many seconds, or when the faults are closed."""
         injection = Injection(fault, None, {"seconds": seconds})
-
-        async def run() -> None:
-            await work()
-
-        injection.over = asyncio.get_running_loop().create_task(run(), name=f"chaos: {fault}")
-        self._running.add(injection.over)
-        injection.over.add_done_callback(self._running.discard)
+        task = asyncio.get_running_loop().create_task(asyncio.sleep(seconds), name=f"chaos: {fault}")
+        task.add_done_callback(self._over)
+        self._running[task] = undo
+        injection.over = task
         return injection
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._running.pop(task)()
 
     def _refuse(self, path: Path, *, refuse: bool) -> None:
         self._refuses = refuse
@@ -179,3 +180,7 @@ class StoreFaults:
 
 def _away(path: Path) -> Path:
     return path.with_name(f"{path.name}.away")
+
+
+def _end(holder: subprocess.Popen[bytes]) -> None:
+    holder.communicate()
