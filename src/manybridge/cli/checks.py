@@ -110,12 +110,17 @@ async def check_worker(selected: Selected) -> Check:
 
     name = f"{selected.name}: worker"
     began = time.perf_counter()
+    waits = ""
     try:
         async with (
             asyncio.timeout(selected.bridge.start_timeout + 5),
             AsyncMLBridge.from_config(selected.host_config()) as ml,
         ):
-            answer = await ml.call(selected.name, "common:ping", {})
+            try:
+                answer = await ml.call(selected.name, "common:ping", {})
+            except asyncio.CancelledError:
+                waits = f"; {(await ml.health(probe=False))['bridges'][selected.name]['reason']}"
+                raise
             ready = time.perf_counter()
             await ml.call(selected.name, "common:ping", {})
             return _alive(name, answer, ready - began, time.perf_counter() - ready)
@@ -123,7 +128,7 @@ async def check_worker(selected: Selected) -> Check:
         return Check(name, "fail", *_said(error))
     except TimeoutError:
         fix = f"raise bridges.{selected.name}.start_timeout, or see what its setup waits for"
-        return Check(name, "fail", f"not ready within {selected.bridge.start_timeout:g} s", fix)
+        return Check(name, "fail", f"not ready within {selected.bridge.start_timeout:g} s{waits}", fix)
 
 
 async def check_all(path: Path | None, only: Selected | None) -> AsyncIterator[Check]:

@@ -57,6 +57,9 @@ FALLBACK_CODES: Final = frozenset(
 OWN_EVENT: Final = -1
 """The number of an event that the host itself has put into a stream."""
 
+OURS: Final = "manybridge call"
+"""What stamina calls our attempts."""
+
 WARN_SECONDS: Final = 10.0
 """The log says at most so often that a bridge's calls go elsewhere."""
 
@@ -187,6 +190,7 @@ class Rescue:
                 return False
             pause = _pause(pool, command, options, number + 1, wait, failure)
             self.pauses.add(pause)
+            _log.info("%s failed; attempt %d of %d follows: %s", command, number + 1, policy.attempts, failure)
             _note(options, f"{failure.code}; attempt {number + 1} of {policy.attempts} follows")
             return wait if "retry_after" in failure.details else True
 
@@ -197,7 +201,8 @@ class Rescue:
             wait_initial=policy.initial_backoff,
             wait_max=policy.max_backoff,
             wait_jitter=policy.initial_backoff,
-        )
+        ).with_name(OURS, (), {})
+        logging.getLogger("stamina").addFilter(_is_not_ours)  # adding it again does nothing
         try:
             async for trial in attempts:
                 with trial:
@@ -243,6 +248,11 @@ class Rescue:
         if now - self._warned.get(name, -inf) > WARN_SECONDS:
             self._warned[name] = now
             _log.warning('calls of bridge "%s" go to its fallback "%s": %s', name, target, error)
+
+
+def _is_not_ours(record: logging.LogRecord) -> bool:
+    """Whether stamina logs the attempts of somebody else: of ours it would say that there are some, and not of what."""
+    return record.__dict__.get("stamina.callable") != OURS
 
 
 def _wait_before(number: int, error: ManybridgeError, policy: RetryConfig, deadline: float) -> float | None:
