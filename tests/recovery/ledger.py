@@ -174,19 +174,20 @@ class Ledger:
         due = job.begun["due"]
         if state == "done" and (seen["result"] != due or seen["events"] < due["steps"]):
             self._break(line, f"job {name} gave {seen}, not {due}")
-        if state == "failed" and not self._job_may_fail(job, seen):
+        if state == "failed" and not self._job_may_fail(job, seen, closing=line["life"] in self._closing):
             self._break(line, f"job {name} failed with {seen}")
         is_open = state == "cancelled" or (state not in {"done", "failed"} and not job.begun["resume"])
         if is_open and job.life != line["life"]:  # this host is the only one, so it was interrupted
             self._break(line, f"job {name} of a host that has gone is {state}")
-        if state in {"done", "failed"}:
+        goes_on = seen["code"] == "host_closed" and job.begun["resume"]  # its host ended before it
+        if state in {"done", "failed"} and not goes_on:
             job.ended = seen
         self.counts[f"job {seen['code'] or state}"] += 1
 
     @staticmethod
-    def _job_may_fail(job: Thing, seen: Line) -> bool:
+    def _job_may_fail(job: Thing, seen: Line, *, closing: bool) -> bool:
         if seen["code"] == "host_closed":
-            return bool(seen["interrupted"]) and not job.begun["resume"]
+            return bool(seen["interrupted"]) and (closing or not job.begun["resume"])
         return seen["code"] in EXPECTED_CODES
 
     # ------------------------------------------------------------------ found at the start of a life
