@@ -39,7 +39,9 @@ STATE_HOME = tempfile.mkdtemp(prefix="manybridge-state-")
 atexit.register(shutil.rmtree, STATE_HOME, ignore_errors=True)
 
 # A shared, loaded machine must not fail a property test for being slow; a failing example must be repeatable.
-hypothesis.settings.register_profile("manybridge", deadline=None, print_blob=True)
+hypothesis.settings.register_profile(
+    "manybridge", deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("manybridge")
 
 
