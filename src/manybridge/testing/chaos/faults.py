@@ -269,18 +269,22 @@ class Faults:
         """Have a frame overtaken by the next one, `frames` times. Replies may come in any order; events may not."""
         return await self._strike_wire("reorder", bridge, worker, Order("reorder", Direction(direction), frames=frames))
 
-    async def tap(self, bridge: str | None = None) -> None:
+    async def tap(self, bridge: str | None = None, *, every: bool = False) -> None:
         """Have the workers of a bridge started with a tap on their wire; replaces those that have none.
 
         Faults of the wire do it when they are first injected. Before a load it costs nobody anything.
 
+        Args:
+            bridge: None for the default one.
+            every: wait until all workers have one and the replaced ones have ended, not only until one has.
+
         Raises:
-            ChaosError: no worker could be replaced in time.
+            ChaosError: workers could not be replaced in time.
         """
         pool = self._pool(bridge)
         self._wire = self._wire or Wire()
         self._tapped.add(pool.name)
-        await replace_untapped(pool, lambda worker: worker.process.pid in self._taps)
+        await replace_untapped(pool, lambda worker: worker.process.pid in self._taps, every=every)
 
     # ------------------------------------------------------------------ the store
 

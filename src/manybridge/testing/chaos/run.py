@@ -154,7 +154,7 @@ class _Run:
         for bridge in sorted(self._scenario.uses):
             await self._ml.wait_ready(bridge)
         for bridge in sorted({rule.bridge for rule in self._wire_rules() if rule.bridge is not None}):
-            await self._faults.tap(bridge)
+            await self._faults.tap(bridge, every=True)
         if "store" in self._scenario.strikes and not await self._faults.store_serves():
             raise ChaosError("faults of the store need one that works; it does not take a write now")
         await self._ml.list_resources()  # with all connections to the store there, none that comes later is a leak

@@ -23,19 +23,21 @@ async def replace_untapped(pool: Pool, is_tapped: Callable[[WorkerHandle], bool]
     Args:
         pool: whose supervisor gives new workers a tap by now.
         is_tapped: whether a worker has one.
-        every: wait until all have; else until one has.
+        every: wait until all have, and those without have ended; else until one has.
 
     Raises:
         ChaosError: not in time.
     """
     pool.start()
-    for worker in list(pool.ready):
-        if not is_tapped(worker):
-            pool.supervisor.recycle(worker, "its wire gets a tap")
 
     def done() -> bool:
+        for worker in list(pool.ready):
+            if not is_tapped(worker):
+                pool.supervisor.recycle(worker, "its wire gets a tap")  # one at a time: refused while another is
         tapped = [is_tapped(worker) for worker in pool.ready]
-        return bool(tapped) and (all(tapped) and len(tapped) >= pool.config.pool_size if every else any(tapped))
+        if not every:
+            return any(tapped)
+        return all(tapped) and len(tapped) >= pool.config.pool_size and len(pool.workers) == len(tapped)
 
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(TAP_SECONDS):
