@@ -1,7 +1,8 @@
 """Ways to fail on purpose, so that every branch of a client can be seen to work.
 
 Two knobs. The model's name, which needs no shared state: ``local-rules-fail-429`` or ``local-rules-slow-250ms``.
-And a server-wide plan (``POST /control``): ``{"fail": "500", "times": 2, "delay_ms": 100, "retry_after_s": 1}``.
+And a server-wide plan (``POST /control``): ``{"fail": "500", "times": 2, "delay_ms": 100, "retry_after_s": 1}``, or
+``{"hold_after": 3}``: every stream stops after three pieces, until ``{"hold_after": null}``.
 """
 
 from __future__ import annotations
@@ -38,11 +39,13 @@ class Faults:
         delay: seconds to wait before every answer.
         chunk_delay: seconds to wait before every streamed piece.
         retry_after: seconds, sent with a 429.
+        hold_after: pieces of a stream, after which it stops until this is None again.
     """
 
     delay: float = 0.0
     chunk_delay: float = 0.0
     retry_after: float = 1.0
+    hold_after: int | None = None
     _queued: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -62,8 +65,15 @@ class Faults:
         self.delay = float(body.get("delay_ms", self.delay * 1000)) / 1000
         self.chunk_delay = float(body.get("chunk_delay_ms", self.chunk_delay * 1000)) / 1000
         self.retry_after = float(body.get("retry_after_s", self.retry_after))
+        if "hold_after" in body:
+            self.hold_after = body["hold_after"]
         if "fail" in body:
             self.plan(str(body["fail"]), int(body.get("times", 1)))
+
+    def holds(self, sent: int) -> bool:
+        """Whether a stream of which so many pieces are out has to wait."""
+        limit = self.hold_after
+        return limit is not None and sent >= limit
 
     def next_failure(self, model: str) -> str | None:
         """What is wrong with this request: a planned failure first, then what the model's name asks for."""

@@ -11,6 +11,7 @@ from . import wire
 from .faults import BROKEN_ANSWERS, FAILURES, Faults
 
 GARBAGE = "This text fills no field at all."
+HOLD_STEP = 0.01  # seconds between two looks whether a held stream may go on
 
 
 class LocalLLM:
@@ -27,6 +28,7 @@ class LocalLLM:
         self.faults = Faults(delay=delay)
         self.api_key = api_key
         self.requests: list[dict[str, Any]] = []
+        self.streamed = 0  # streams that were sent to their end
         self.stopping = threading.Event()
         self._server = _Server((host, port), self)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
@@ -93,7 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.endswith("/models"):
             self._send(200, {"object": "list", "data": [{"id": wire.MODEL, "object": "model", "owned_by": "rules"}]})
         elif self.path == "/requests":
-            self._send(200, {"requests": self.server.owner.requests})
+            self._send(200, {"requests": self.server.owner.requests, "streamed": self.server.owner.streamed})
         else:
             self._send(200, {"status": "ok", "what": "a local rule-based endpoint, not a model"})
 
@@ -172,9 +174,13 @@ class _Handler(BaseHTTPRequestHandler):
                 if broken == "short":
                     self._chunk(b"")
                 return
-            self.server.owner.stopping.wait(self.server.owner.faults.chunk_delay)
+            owner = self.server.owner
+            owner.stopping.wait(owner.faults.chunk_delay)
+            while owner.faults.holds(number) and not owner.stopping.wait(HOLD_STEP):
+                pass
             self._chunk(f"data: {event}\n\n".encode())
         self._chunk(b"")
+        self.server.owner.streamed += 1
 
     def _chunk(self, data: bytes) -> None:
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))

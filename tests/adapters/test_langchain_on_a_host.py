@@ -1,9 +1,8 @@
-"""LangChain on real hosts: adapters, pools of forked workers, workers that die, and the command line."""
+"""LangChain on real hosts: adapters, pools of forked workers, and workers that die."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 from collections.abc import Iterator
@@ -16,7 +15,6 @@ from manybridge import AsyncMLBridge, MLBridge
 from manybridge.errors import ManybridgeError
 from tests.bridges.dspy.endpoint import Endpoint
 from tests.bridges.langchain.stage import KEY, MODEL
-from tests.cli.support import CommandLine
 from tests.support import MS, eventually, framework_python
 
 pytestmark = pytest.mark.framework
@@ -177,6 +175,23 @@ def test_a_thread_in_a_file_survives_its_host(config: dict[str, Any]) -> None:
             assert "".join(tokens) == stream.result["output"] == str(count + 1)
 
 
+def test_the_first_token_reaches_the_caller_before_the_model_has_finished(ml: MLBridge, llm: Endpoint) -> None:
+    """The model stops after two words; it goes on when the caller, who is told of them, says so."""
+    chain = ml.get_adapter("langchain").create_chain("tell me a story", parser="str", timeout=PATIENCE)
+    finished = llm.streamed()
+    llm.control(hold_after=3)  # the first piece has no text
+    tokens: list[str] = []
+    stream = chain.stream()
+    for event in stream:
+        if event.event == "chunk" and event.data["kind"] == "token":
+            tokens.append(event.data["text"])
+            if len(tokens) == 2:
+                assert llm.streamed() == finished
+                llm.control(hold_after=None)
+    assert "".join(tokens) == stream.result["output"]
+    assert len(tokens) > 2
+
+
 def test_forked_workers_never_get_each_others_answers(ml: MLBridge) -> None:
     """The zygote has imported and connected nothing; every answer is that of its own question."""
     ml.update_bridge("langchain", pool_size=4)
@@ -188,42 +203,3 @@ def test_forked_workers_never_get_each_others_answers(ml: MLBridge) -> None:
     workers = ml.health(probe=False)["bridges"]["langchain"]["workers"]
     assert [worker["started_by"] for worker in workers] == ["zygote"] * 4
     assert all(worker["requests"] > 1 for worker in workers)
-
-
-CONFIGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "prompt": ({"template": "{a}?"}, {"a": 1}),
-    "chain": ({"prompt": "{a} + 1", "parser": "str"}, {"a": 1}),
-    "tool": ({"function": "crew.tools:double"}, {"number": 2}),
-    "memory": ({"kind": "sqlite", "name": "cli"}, {"action": "threads"}),
-    "agent": ({"tools": ["crew.tools:double"]}, {"messages": "Double number 4"}),
-}
-
-
-@pytest.fixture
-def manybridge(capsys: pytest.CaptureFixture[str]) -> CommandLine:
-    """The command line."""
-    return CommandLine(capsys)
-
-
-@pytest.mark.parametrize("kind", CONFIGS)
-def test_the_command_line_makes_and_executes_every_type(
-    config: dict[str, Any], kind: str, manybridge: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`manybridge resources`, with one worker."""
-    langchain = {**config["bridges"]["langchain"], "pool_size": 1}
-    lines = ["[bridges.langchain]", *(f"{key} = {to_toml(value)}" for key, value in langchain.items())]
-    (tmp_path / "manybridge.toml").write_text("\n".join(lines), encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    made, inputs = CONFIGS[kind]
-    arguments = ["--args", json.dumps(made), "--execute", json.dumps(inputs), "--json"]
-    ended = manybridge("resources", "create", "langchain", kind, *arguments)
-    assert ended.code == 0, ended.err
-    assert ended.json["resource"]["type"] == kind
-    assert len(ended.json["results"]) == 1
-
-
-def to_toml(value: Any) -> str:
-    """A value as TOML; its JSON is close to it."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {to_toml(each)}" for key, each in value.items()) + "}"
-    return json.dumps(value)

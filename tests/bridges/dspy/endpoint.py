@@ -36,5 +36,13 @@ class Endpoint:
 
     def asked(self) -> int:
         """How many requests for an answer came so far."""
+        return len(self._seen()["requests"])
+
+    def streamed(self) -> int:
+        """How many answers were streamed to their end so far."""
+        return int(self._seen()["streamed"])
+
+    def _seen(self) -> dict[str, Any]:
         with urllib.request.urlopen(f"{self._root}/requests", timeout=DEFAULT_TIMEOUT) as answer:
-            return len(json.load(answer)["requests"])
+            seen: dict[str, Any] = json.load(answer)
+            return seen

@@ -76,7 +76,7 @@ class Stage:
 
     def quiet(self) -> None:
         """Take back faults and events of an earlier test."""
-        self.llm.control(delay_ms=0, chunk_delay_ms=0)
+        self.llm.control(delay_ms=0, chunk_delay_ms=0, hold_after=None)
         self.worker.events.clear()
 
 

@@ -143,6 +143,30 @@ def test_a_model_streams_tokens(lc: Stage) -> None:
     assert logged == [f"model {MODEL} asked, request 1"]
 
 
+@pytest.mark.parametrize("kind", ["invoke", "chain", "agent"])
+def test_a_token_arrives_before_the_model_has_finished(lc: Stage, kind: str) -> None:
+    """The model stops after two words and goes on only when both have come out of the worker."""
+    calls: dict[str, tuple[str, dict[str, Any]]] = {
+        "invoke": ("langchain:invoke", {"messages": STORY}),
+        "chain": ("langchain:execute_chain", {"chain": {"prompt": STORY, "parser": "str"}, "inputs": {}}),
+        "agent": ("common:execute_resource", {"id": lc.make("agent"), "inputs": {"messages": STORY}}),
+    }
+    command, args = calls[kind]
+    finished = lc.llm.streamed()
+    lc.llm.control(hold_after=3)  # the first piece has no text
+    number = lc.worker.send(command, args, stream=True)
+    while len(lc.chunks("token")) < 2:
+        message = lc.worker.read()
+        assert "event" in message, message
+        lc.worker.events.append(message)
+    assert lc.llm.streamed() == finished
+    lc.llm.control(hold_after=None)
+    result = lc.worker.receive(number)["result"]
+    told = result["message"]["content"] if kind == "invoke" else result["output"]
+    assert "".join(chunk["text"] for chunk in lc.chunks("token")) == told
+    assert len(lc.chunks("token")) > 2
+
+
 def test_tools_are_only_offered_to_a_model_that_is_asked_once(lc: Stage) -> None:
     """What it would call is in its message."""
     found = lc.worker.result("langchain:invoke", {"messages": QUESTION, "tools": [WEATHER]})
