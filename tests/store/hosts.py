@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from manybridge.host.bridge import AsyncMLBridge
+from tests.support import aeventually
 
 HostMaker = Callable[..., Awaitable[AsyncMLBridge]]
 
@@ -51,3 +53,13 @@ def statements(ml: AsyncMLBridge) -> int:
     """How many statements a host has sent to its database."""
     counted: int = getattr(ml._access.store, "statements")  # noqa: B009  # of LazyStore, which `Store` does not tell
     return counted
+
+
+async def rest(ml: AsyncMLBridge) -> None:
+    """Have a host write nothing any more that it writes by itself, and wait until what it writes is written."""
+    task: asyncio.Task[None] | None = ml._access._task
+    assert task is not None
+    task.cancel()
+    await asyncio.wait({task})
+    store: Any = ml._access.store
+    await aeventually(lambda: not store._store.database._running)

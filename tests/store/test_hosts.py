@@ -11,7 +11,7 @@ import pytest
 
 from manybridge.errors import CallError, ManybridgeError, ResourceError, SessionError
 from manybridge.host.bridge import AsyncMLBridge
-from tests.store.hosts import HostMaker, expire, statements
+from tests.store.hosts import HostMaker, expire, rest, statements
 from tests.support import MS, aeventually
 
 
@@ -109,7 +109,7 @@ async def test_calls_without_state_never_touch_the_store(durable_host: HostMaker
     await ml.execute_resource("mock", made.id)
     await aeventually(lambda: not ml._resources._keeper._dirty)
 
-    ml._access.on_tick.clear()
+    await rest(ml)
     before = statements(ml)
     assert before > 0
     for _ in range(50):

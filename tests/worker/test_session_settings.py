@@ -68,13 +68,17 @@ def test_wrong_settings_are_the_error_of_each_call_until_they_are_put_right(work
 
 
 def test_cleaning_a_session_up_forgets_its_settings(worker: RawWorker) -> None:
-    """Of this one, or of all."""
+    """Of this one, or of all. Those that come while it waits for its turn are a new beginning."""
     for cleaned, left in (({"session_id": "s"}, {"level": 1}), ({}, {})):
         for session in ("s", "t"):
             configure(worker, session, {"level": 1})
+            worker.result("tuned:tell", session_id=session)
         worker.result("common:cleanup", cleaned)
         assert worker.result("tuned:tell", session_id="s")["settings"] == {}
         assert worker.result("tuned:tell", session_id="t")["settings"] == left
+    configure(worker, "s", {"level": 2})
+    worker.result("common:cleanup", {"session_id": "s"})
+    assert worker.result("tuned:tell", session_id="s")["settings"] == {"level": 2}
 
 
 def test_a_bridge_without_the_hook_offers_them_all_the_same() -> None:

@@ -35,13 +35,14 @@ from manybridge.host.registry import Registry
 from manybridge.host.rescue import Pause
 from manybridge.host.resources import Resource, ResourceTable
 from manybridge.host.router import Router
+from manybridge.host.session_settings import checked_settings
 from manybridge.host.sessions import Session, SessionInfo, SessionTable
 from manybridge.host.store_access import StoreAccess, locate_store
 from manybridge.host.streams import AsyncStream
 from manybridge.host.tasks import TaskSet
 from manybridge.host.tools import ToolRegistry
 from manybridge.protocol.errors import ErrorCode
-from manybridge.store.records import JobRecord
+from manybridge.store.records import JobRecord, changed_settings
 
 _log = logging.getLogger("manybridge.host")
 
@@ -450,11 +451,25 @@ class AsyncMLBridge:
                 place in that worker's queue (`strict_queue`), or `session_busy` (`strict_fail_fast`).
             concurrency: what a second call at the same time gets: `enqueue`, `reject`, `interrupt`.
             lease: seconds that it lives on after its last call; the configured `session_ttl` if left out.
-            settings: plain data that is kept with it; `get_session` returns it.
+            settings: plain data that is kept with it. What has the name of a bridge is handed to each of its workers
+                that serves the session: `{"dspy": {"model": "openai/gpt-4o-mini", "api_key_env": "OPENAI_API_KEY"}}`.
+                Keys are refused, because they would be kept; name their variables.
         """
         self._open()
-        kept = checked_args(settings, "settings")
+        kept = changed_settings(None, checked_settings(settings, self.bridges()))
         return await self._router.session_keeper.create(id, affinity, concurrency, lease, kept)
+
+    async def update_session(self, id: str, *, settings: Mapping[str, Any]) -> SessionInfo:
+        """Change the settings of a session for its calls from now on, on whatever worker.
+
+        Args:
+            id: of the session.
+            settings: as for `create_session`. Each replaces the one of its name, whole; None removes it; the others
+                stay.
+        """
+        self._open()
+        changes = checked_settings(settings, self.bridges())
+        return await self._router.session_keeper.update(id, changes)
 
     async def list_sessions(self) -> list[SessionInfo]:
         """Return the sessions, oldest first."""

@@ -13,6 +13,7 @@ from manybridge.errors import CallCancelledError, CallTimeoutError, ManybridgeEr
 from manybridge.protocol.messages import Event, MessageId, Request
 
 if TYPE_CHECKING:
+    from manybridge.host.session_settings import HandedSettings
     from manybridge.host.worker import WorkerHandle
 
 StopReason: TypeAlias = Literal["cancelled", "timeout"]
@@ -61,6 +62,8 @@ class Call:
 
     # Class attributes are the defaults: building a call sets only what every call has.
     session_id: str | None = None
+    settings: HandedSettings | None = None
+    """Of its session, for the bridge; the worker is told them ahead of it."""
     traceparent: str | None = None
     stream = False
     """Whether events are asked for; a call whose worker may call tools needs them too."""

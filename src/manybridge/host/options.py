@@ -8,6 +8,7 @@ from math import inf
 from time import monotonic
 
 from manybridge.host.calls import Call, ToolRunner
+from manybridge.host.session_settings import HandedSettings
 from manybridge.host.worker import WorkerHandle
 from manybridge.protocol.messages import Event
 
@@ -27,6 +28,8 @@ class CallOptions:
     """Gets each call to a worker that is made for this one, before it is queued."""
     tools: ToolRunner | None = None
     """Answers tool calls, in the place of the host's own tools."""
+    settings: HandedSettings | None = None
+    """What its session has to say to the bridge."""
     target: WorkerHandle | None = None
     """The worker that a session wants it to run on."""
     deadline: float = inf
@@ -39,7 +42,7 @@ class CallOptions:
     def begin(self, call: Call) -> None:
         """Give a call what these options say."""
         call.timeout, call.deadline = self.timeout, self.deadline
-        call.session_id, call.traceparent = self.session, self.traceparent
+        call.session_id, call.traceparent, call.settings = self.session, self.traceparent, self.settings
         call.on_event, call.tools = self.on_event, self.tools
         call.stream = self.on_event is not None or self.tools is not None
         self.last_call = call

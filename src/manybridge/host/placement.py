@@ -165,6 +165,8 @@ def quiet_options(options: CallOptions, session: str | None) -> CallOptions:
     """The same deadline and session's name, for a step whose events are nobody's."""
     quiet = CallOptions(options.timeout, session)
     quiet.deadline = options.deadline
+    if session == options.session:
+        quiet.settings = options.settings
     return quiet
 
 

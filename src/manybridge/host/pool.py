@@ -74,6 +74,8 @@ class Pool:
         self.closing = False
         self.idempotent: frozenset[str] = frozenset()
         """Operations that may be repeated, as the newest worker says."""
+        self.session_settings: frozenset[str] | None = None
+        """Operations that configure a session, as the newest worker says; None before there was one."""
         self.worker_gone: list[Callable[[WorkerHandle], None]] = []
         """Told of each worker that takes no calls any more."""
         self.tasks = TaskSet()
@@ -318,7 +320,7 @@ class Pool:
     def worker_ready(self, worker: WorkerHandle) -> None:
         """The supervisor has a worker for us."""
         self.ready.append(worker)
-        self.idempotent = worker.idempotent
+        self.idempotent, self.session_settings = worker.idempotent, worker.session_settings
         self.stats.started += 1
         self._dispatch(worker)
         if len(self.ready) >= self.config.pool_size:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
+from math import inf
+from time import monotonic
 from typing import Any, Final
 
 from manybridge.errors import CallError, InvalidArgumentError, ManybridgeError
@@ -18,10 +21,11 @@ from manybridge.host.pools import PoolSet
 from manybridge.host.rescue import Rescue
 from manybridge.host.resources import Resource, ResourceTable
 from manybridge.host.session_keeper import SessionKeeper
+from manybridge.host.session_settings import HandedSettings
 from manybridge.host.sessions import Session, SessionTable, current_session
 from manybridge.host.store_access import StoreAccess
 from manybridge.host.tools import ToolRegistry
-from manybridge.protocol.commands import HOST_COMMANDS
+from manybridge.protocol.commands import COMMON, HOST_COMMANDS
 from manybridge.protocol.errors import ErrorCode
 from manybridge.protocol.messages import EVENT_CHUNK, Event, json_type
 
@@ -33,6 +37,7 @@ NOT_FOR_CALLERS: Final = {
     "common:cancel": "cancel the call itself: its task, stream or job",
     "common:call_result": "register the tool with register_tool",
     "common:snapshot_resource": "the host takes snapshots by itself",
+    "common:configure_session": "give settings to create_session or update_session, and every worker gets them",
     **{f"common:{name}": "jobs are the host's: use submit, get_job and what a job has" for name in HOST_COMMANDS},
     **{f"common:{name}": f"it is the host's: use {name}" for name in ("explain", "reload_bridge")},
 }
@@ -97,7 +102,9 @@ class Router:
                 return await self._perform(pool, command, args, options)
 
             return await self.rescue.call(pool, command, options, attempt)
-        session = self._sessions.known(options.session) or await self.session_keeper.obtain(options.session)
+        session = self._sessions.known(options.session)
+        if session is None or self.session_keeper.is_stale(session):
+            session = await self.session_keeper.obtain(options.session)
         # The session is held until nothing more can be done: a call that comes second must not overtake a retry.
         async with self._sessions.turn(session, options.deadline, command):
             follow = options.on_call
@@ -112,15 +119,32 @@ class Router:
         self, session: Session, pool: Pool, command: str, args: dict[str, Any], options: CallOptions
     ) -> Any:
         session.bridges.add(pool.name)
+        options.settings = await self._settings(session, pool, command, options)
         last = _follow(session, pool, options)
         while True:  # bounded: each round lost a worker, and the call has a deadline
             options.target = session.worker_for(pool.name)
             try:
-                return await self._perform(pool, command, args, options)
+                result = await self._perform(pool, command, args, options)
+                break
             except WorkerGoneError:
                 continue
             finally:
                 _bind(session, pool, last)
+        if _configures(pool, command):
+            return await self.session_keeper.configured(session, pool.name, args, result)
+        return result
+
+    async def _settings(
+        self, session: Session, pool: Pool, command: str, options: CallOptions
+    ) -> HandedSettings | None:
+        if session.settings.is_incomplete(pool.name):
+            if pool.session_settings is None:  # only a worker can say whether this is the call that will complete them
+                left = options.deadline - monotonic()
+                with suppress(ManybridgeError, TimeoutError):  # the call itself will say why there is no worker
+                    await pool.wait_ready(None if left == inf else max(0.0, left))
+            if _configures(pool, command):
+                return None
+        return session.settings.for_bridge(pool.name)
 
     async def after_failure(self, pool: Pool, call: Call, error: ManybridgeError) -> Any:
         """Do what can be done about a plain call that has failed; return the result, or raise what remains.
@@ -206,6 +230,7 @@ class Router:
         removed = await self._resources.drop_session(pool, session)
         facts: dict[str, Any] = {}
         for worker in list(pool.ready):
+            worker.forget_session(session)
             facts = await worker.control("common:cleanup", {} if session is None else {"session_id": session})
         return {**facts, "status": "cleaned", "resources_removed": removed}
 
@@ -215,7 +240,14 @@ class Router:
             await self._resources.drop_session(pool, session.id)
             if pool.name in session.bridges:
                 for worker in list(pool.ready):
+                    worker.forget_session(session.id)
                     worker.post("common:cleanup", {"session_id": session.id})
+
+
+def _configures(pool: Pool, command: str) -> bool:
+    """Whether the result of a command has the settings of its session."""
+    namespace, _, operation = command.rpartition(":")
+    return bool(pool.session_settings) and namespace != COMMON and operation in (pool.session_settings or ())
 
 
 def describe_resource(resource: Resource) -> dict[str, Any]:

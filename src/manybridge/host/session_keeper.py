@@ -6,21 +6,28 @@ A session that a call names first has nothing worth keeping until something is m
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 from typing import Any, Final
 
 from manybridge.errors import ManybridgeError, SessionError, StoreError
+from manybridge.host.session_settings import SettingsOfSession
 from manybridge.host.sessions import Session, SessionInfo, SessionTable
 from manybridge.host.store_access import TICK_SECONDS, StoreAccess
 from manybridge.host.tasks import TaskSet
 from manybridge.protocol.errors import ErrorCode
-from manybridge.store.records import SessionRecord
+from manybridge.store.records import SessionRecord, changed_settings
 
 _log = logging.getLogger("manybridge.host")
 
 RENEW_SHARE: Final = 0.1
 """The store is told of a longer lease when it is so much of the lease behind; with a lease of an hour, six minutes."""
+
+FRESH_SECONDS: Final = 1.0
+"""How long a host may not know that another program has changed or closed a session."""
+
+CLOCK_DRIFT: Final = 0.1
+"""The end of a lease is told in seconds from now, so a statement's time lies between our clock and the database's."""
 
 SWEEP_TICKS: Final = 30
 """How often sessions are ended that no living host uses."""
@@ -73,21 +80,84 @@ class SessionKeeper:
             session.kept = True
         return session.describe()
 
+    def is_stale(self, session: Session) -> bool:
+        """Whether somebody else may have changed or closed it since we looked."""
+        return session.kept and session.checked_at + FRESH_SECONDS < monotonic() and self._access.shared
+
     async def obtain(self, id: str) -> Session:
-        """Return a session for a call: this host's, else the store's, else a new one with the defaults."""
+        """Return a session for a call: as the store has it, else this host's, else a new one with the defaults."""
         session = self._table.known(id)
-        if session is not None:
+        if session is not None and not self.is_stale(session):
             return session
         if self._access.shared:
             try:
-                stored = await self._access.store.get_session(id)
+                await self._look_up(id)
             except StoreError as error:
-                # The call itself may need no store. What it gets is a session as if it were the first to name it.
-                _log.warning('the store could not say whether there is a session "%s": %s', id, error)
-                stored = None
-            if stored is not None:
-                return self._table.known(id) or self._table.adopt(_session(stored))
+                # The call itself may need no store. What it gets is what we know, or a session as if it were the
+                # first to name it.
+                _log.warning('the store could not say what session "%s" is: %s', id, error)
+                if session is not None:
+                    session.checked_at = monotonic()
         return self._table.get_or_create(id)
+
+    async def _look_up(self, id: str) -> None:
+        """Have the table know a session as the store has it."""
+        stored = await self._access.store.get_session(id)
+        known = self._table.known(id)
+        if stored is None:
+            # In the store a lease may be behind ours, because it is told late: only before its end there it was closed.
+            if known is not None and known.kept and monotonic() < known.stored_until - CLOCK_DRIFT:
+                self._table.close(id)
+        elif known is None:
+            self._table.adopt(_session(stored))
+        else:
+            _refresh(known, stored)
+
+    async def update(self, id: str, changes: dict[str, Any]) -> SessionInfo:
+        """Change settings of a session, for its next call on every worker.
+
+        Raises:
+            SessionError: `session_not_found`.
+            StoreError: they can't be kept, and have not changed.
+        """
+        session = await self.find(id)
+        await self._change(session, changes)
+        return session.describe()
+
+    async def configured(self, session: Session, bridge: str, args: Mapping[str, Any], result: Any) -> Any:
+        """A call has configured its session: keep what its result says, for every worker.
+
+        Returns:
+            The result, for the caller.
+
+        Raises:
+            StoreError: it can't be kept. The session is as it was before the call.
+        """
+        section = result.get("settings") if isinstance(result, dict) else None
+        if not isinstance(section, dict):
+            _log.warning("a call of bridge %s configured session %s and did not say how", bridge, session.id)
+            return result
+        shown, secrets = session.settings.without_secrets(bridge, section, args)
+        try:
+            await self._change(session, {bridge: shown})
+        except StoreError:
+            session.settings.forget_at(bridge)  # the worker that answered believes that it holds
+            raise
+        session.settings.remember_secrets(bridge, secrets)
+        return {**result, "settings": shown}
+
+    async def _change(self, session: Session, changes: dict[str, Any]) -> None:
+        if not self._access.shared:
+            session.settings.change(changes)
+            return
+        if not session.kept:
+            await self.needed(session.id)
+        kept = await self._access.store.change_settings(session.id, changes)
+        if kept is None:  # its lease ran out there, or it was closed while it was used here
+            await self._access.store.save_sessions([await self._record(session)])
+            kept = await self._access.store.change_settings(session.id, changes)
+        session.settings.replace(changed_settings(session.settings.kept, changes) if kept is None else kept)
+        session.checked_at = monotonic()
 
     async def needed(self, id: str) -> None:
         """Keep a session in which something is made that is kept.
@@ -108,10 +178,8 @@ class SessionKeeper:
             StoreError: the store can't say.
         """
         session = self._table.known(id)
-        if session is None and self._access.shared:
-            stored = await self._access.store.get_session(id)
-            if stored is not None:
-                return self._table.known(id) or self._table.adopt(_session(stored))
+        if self._access.shared and (session is None or session.kept):
+            await self._look_up(id)
         return self._table.get(id)
 
     async def list(self) -> list[SessionInfo]:
@@ -122,8 +190,11 @@ class SessionKeeper:
         """
         if self._access.shared:
             for stored in await self._access.store.list_sessions():
-                if self._table.known(stored.id) is None:
+                known = self._table.known(stored.id)
+                if known is None:
                     self._table.adopt(_session(stored))
+                else:
+                    _refresh(known, stored)
         return self._table.list()
 
     async def extend(self, id: str, lease: float | None) -> SessionInfo:
@@ -177,8 +248,16 @@ class SessionKeeper:
             return
         now = monotonic()
         late = [each for each in self._table.all() if each.kept and _is_late(each, now)]
-        if late:
-            await self._access.store.save_sessions([await self._record(each) for each in late])
+        if not late:
+            return
+        until = {each.id: each.stored_until for each in late}
+        gone = set(await self._access.store.renew_sessions([await self._record(each) for each in late]))
+        for session in [each for each in late if each.id in gone]:
+            if now < until[session.id] - CLOCK_DRIFT:  # its lease still ran: somebody closed it
+                if self._table.known(session.id) is session:
+                    self._table.close(session.id)
+            else:
+                await self._access.store.save_sessions([await self._record(session)])
 
     async def _record(self, session: Session) -> SessionRecord:
         await self._access.announce()
@@ -191,7 +270,7 @@ class SessionKeeper:
             concurrency=session.concurrency,
             lease_seconds=session.lease,
             expires_in=until - now,
-            settings=session.settings,
+            settings=dict(session.settings.kept),
             created_at=session.created_at,
             calls=session.calls,
         )
@@ -215,6 +294,15 @@ class SessionKeeper:
             session.touch()
 
 
+def _refresh(session: Session, stored: SessionRecord) -> None:
+    session.checked_at = now = monotonic()
+    session.kept = True
+    session.settings.replace(stored.settings)
+    if session.lease != stored.lease_seconds:
+        session.lease = stored.lease_seconds  # somebody extended it
+        session.expires_at = max(session.expires_at, now + stored.expires_in)
+
+
 def _until(session: Session, now: float) -> float:
     return max(session.expires_at, now + session.lease) if session.busy else session.expires_at
 
@@ -225,7 +313,7 @@ def _is_late(session: Session, now: float) -> bool:
 
 def _session(stored: SessionRecord) -> Session:
     session = Session(stored.id, stored.affinity, stored.concurrency, stored.lease_seconds)  # type: ignore[arg-type]  # checked when it was made
-    session.settings = stored.settings
+    session.settings = SettingsOfSession(stored.id, stored.settings)
     session.created_at, session.calls, session.kept = stored.created_at, stored.calls, True
     session.expires_at = session.stored_until = monotonic() + stored.expires_in
     return session

@@ -20,6 +20,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 
 from manybridge.errors import CallTimeoutError, SessionError
 from manybridge.host.arguments import checked_name, checked_seconds, maybe_name, wrong_argument
+from manybridge.host.session_settings import SettingsOfSession
 from manybridge.host.worker import WorkerHandle
 from manybridge.protocol.errors import ErrorCode
 
@@ -50,7 +51,7 @@ class SessionInfo:
     workers: dict[str, str]
     """Bridge to the id of the worker that it goes to."""
     settings: dict[str, Any]
-    """What its maker gave it to remember."""
+    """What it was configured with; a setting with a bridge's name is for that bridge. Keys are `***`."""
 
 
 class Session:
@@ -61,12 +62,14 @@ class Session:
         self.affinity = affinity
         self.concurrency = concurrency
         self.lease = lease
-        self.settings: dict[str, Any] = {}
+        self.settings = SettingsOfSession(id)
         self.created_at = time()
         self.expires_at = monotonic() + lease
         self.kept = False
         """Whether the store has it, and (`stored_until`) how long a lease it knows of, monotonic."""
         self.stored_until = -inf
+        self.checked_at = monotonic()
+        """When it was as the store has it."""
         self.calls = 0
         self.workers: dict[str, WorkerHandle] = {}
         self.bridges: set[str] = set()
@@ -88,7 +91,7 @@ class Session:
             expires_in,
             self.calls,
             workers,
-            self.settings,
+            dict(self.settings.kept),
         )
 
     def touch(self) -> None:
@@ -157,7 +160,7 @@ class SessionTable:
             raise SessionError(f"{self._max_sessions} sessions are open already", code=ErrorCode.OVERLOADED)
         id = id or f"session-{secrets.token_hex(4)}"
         made = Session(id, affinity, concurrency, lease)  # type: ignore[arg-type]  # checked above
-        made.settings = settings or {}
+        made.settings = SettingsOfSession(id, settings)
         return self.adopt(made)
 
     def adopt(self, session: Session) -> Session:

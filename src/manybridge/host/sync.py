@@ -219,8 +219,12 @@ class MLBridge:
     # ------------------------------------------------------------------ sessions
 
     def create_session(self, id: str | None = None, **options: Any) -> SessionInfo:
-        """Make a session; `affinity`, `concurrency` and `lease` as in `AsyncMLBridge.create_session`."""
+        """Make a session; `affinity`, `concurrency`, `lease`, `settings` as in `AsyncMLBridge.create_session`."""
         return self._run(self._bridge.create_session(id, **options))
+
+    def update_session(self, id: str, *, settings: Mapping[str, Any]) -> SessionInfo:
+        """Change the settings of a session for its calls from now on: those that are named; None removes one."""
+        return self._run(self._bridge.update_session(id, settings=settings))
 
     def list_sessions(self) -> list[SessionInfo]:
         """Return the sessions, oldest first."""

@@ -35,6 +35,7 @@ from manybridge.host.link import WorkerLink
 from manybridge.host.own_requests import OwnRequests
 from manybridge.host.pace import Pace
 from manybridge.host.process import ExitStatus
+from manybridge.host.session_settings import HandedSettings
 from manybridge.host.stopping import StopLadder
 from manybridge.host.worker_owner import WorkerOwner
 from manybridge.protocol.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
@@ -101,6 +102,8 @@ class WorkerHandle:
     """What it died of; set by `crash_error`."""
     idempotent: frozenset[str] = frozenset()
     """Operations of its bridge that may be repeated."""
+    session_settings: frozenset[str] = frozenset()
+    """Operations of its bridge that configure a session."""
 
     def __init__(self, order: WorkerOrder, launched: Launched, config: BridgeConfig, owner: WorkerOwner) -> None:
         self.id = order.worker_id
@@ -128,6 +131,8 @@ class WorkerHandle:
         self._own_requests = OwnRequests(self._link)
         self.control, self.post = self._own_requests.send, self._own_requests.post
         """Make a request of the host itself: with a future for its answer, and without."""
+        self._told: dict[str, int] = {}
+        """Sessions whose settings it has, and in which revision."""
         self._last_activity = 0.0
         self._ended = self._loop.create_future()
         self._ladder = StopLadder(self)
@@ -157,6 +162,7 @@ class WorkerHandle:
         facts = await self.control("common:warm_up", {})
         self.load_seconds = facts.get("load_seconds")
         self.idempotent = frozenset(facts.get("idempotent", ()))
+        self.session_settings = frozenset(facts.get("session_settings", ()))
         self.concurrency = self.config.max_concurrency or facts.get("max_concurrency") or 1
         self.capacity = self.concurrency
         self.was_ready = True
@@ -218,6 +224,8 @@ class WorkerHandle:
             if call.session_id is None and call.traceparent is None and not call.stream:
                 frame = self._encode(id, call.command, call.args, remaining)
             else:
+                if call.settings is not None and self._told.get(call.settings.session_id) != call.settings.revision:
+                    self._tell(call.settings)
                 frame = self._link.protocol.send_request(call.request(id, remaining))
         except LocalProtocolError as error:
             raise error_for(ErrorInfo.of(error.code, error.message, **error.details)) from None
@@ -233,6 +241,19 @@ class WorkerHandle:
         if call.on_sent is not None:
             call.on_sent()
         return alone and self.pace.service_time < BRIEF_SECONDS
+
+    def _tell(self, settings: HandedSettings) -> None:
+        """Send the settings of a session ahead of its call. What is wrong with them is the call's error."""
+        args = {"session_id": settings.session_id, "settings": dict(settings.values)}
+        self.post("common:configure_session", args)
+        self._told[settings.session_id] = settings.revision
+
+    def forget_session(self, id: str | None) -> None:
+        """The worker is cleaning up a session, or all: it is told their settings again if they are used again."""
+        if id is None:
+            self._told.clear()
+        else:
+            self._told.pop(id, None)
 
     # ------------------------------------------------------------------ receiving: what the link tells
 

@@ -26,11 +26,15 @@ class SessionSettings:
         self._sessions[session_id] = _Settings(settings)
 
     def forget(self, session_id: str | None) -> None:
-        """Drop those of a session, or of all."""
-        if session_id is None:
-            self._sessions.clear()
-        else:
-            self._sessions.pop(session_id, None)
+        """Drop those of a session, or of all.
+
+        Settings that no call has needed yet came behind the request to clean up, which had to wait for its turn: they
+        are a new beginning, and stay.
+        """
+        for id in list(self._sessions) if session_id is None else [session_id]:
+            found = self._sessions.get(id)
+            if found is not None and found.taken:
+                del self._sessions[id]
 
     def apply(self, call: WorkerCall, bridge: Bridge) -> None:
         """Make sure that the bridge and the call have the settings of the call's session.
