@@ -153,18 +153,18 @@ def test_what_the_worker_holds_can_be_looked_at_and_unloaded(adapter: Transforme
     assert adapter.loaded_models() == []
 
 
-def test_a_model_is_fine_tuned_as_a_job(adapter: TransformersAdapter, models: Path) -> None:
-    """A thin wrapper: the result is a model that can be loaded."""
+@pytest.mark.parametrize(("run", "lora"), [("whole", None), ("adapter", {"r": 2})])
+def test_a_model_is_fine_tuned_as_a_job(adapter: TransformersAdapter, run: str, lora: dict[str, Any] | None) -> None:
+    """A thin wrapper: the result, whole or an adapter over its base, is a model that can be loaded."""
     rows = {"rows": [{"text": f"the fox number {number}"} for number in range(8)]}
-    job = adapter.finetune("gpt2", rows, settings={"max_steps": 2, "batch_size": 4}, run="short")
-    result = job.result(timeout=PATIENCE)
-    assert adapter.get_run("short")["state"] == "done"
-    assert [run["run"] for run in adapter.list_runs()] == ["short"]
-    trained = adapter.load_model(str(Path(result["model"])))
-    assert trained.generate(FOX, max_new_tokens=2).text
-    adapter.delete_run("short")
+    settings = {"max_steps": 2, "batch_size": 4, **({"lora": lora} if lora else {})}
+    result = adapter.finetune("gpt2", rows, settings=settings, run=run).result(timeout=PATIENCE)
+    assert adapter.get_run(run)["state"] == "done"
+    assert [each["run"] for each in adapter.list_runs()] == [run]
+    assert (adapter.model_info(result["model"])["adapter_of"] is None) == (lora is None)
+    assert adapter.load_model(result["model"]).generate(FOX, max_new_tokens=2).text
+    adapter.delete_run(run)
     assert adapter.list_runs() == []
-    assert models.exists()
 
 
 CASES = [

@@ -14,7 +14,7 @@ from manybridge.bridges.transformers.cache import Lease, ModelCache
 from manybridge.bridges.transformers.devices import choose, list_devices
 from manybridge.bridges.transformers.errors import blaming, is_out_of_memory, out_of_memory, remote_code
 from manybridge.bridges.transformers.framework import import_torch, import_transformers
-from manybridge.bridges.transformers.locating import ADAPTER_CONFIG, Located, locate, read_json
+from manybridge.bridges.transformers.locating import CONFIG, Located, locate, read_json
 from manybridge.bridges.transformers.memory import available_bytes
 from manybridge.bridges.transformers.options import CACHE_SHARE, DtypeName, Options
 from manybridge.bridges.transformers.tasks import TASKS, Task, check_head, task_of
@@ -153,7 +153,7 @@ class Models:
         return Plan(located, base, task or task_of(config, source.folder), chosen, where.name, needed, stamp)
 
     def _base(self, located: Located) -> Located | None:
-        if (located.folder / "config.json").is_file() or not (located.folder / ADAPTER_CONFIG).is_file():
+        if (located.folder / CONFIG).is_file() or not lora.is_adapter(located.folder):
             return None
         return locate(lora.base_of(located.folder), self.options)
 
@@ -291,6 +291,7 @@ def describe(located: Located) -> dict[str, Any]:
         BridgeError: as `weights.inspect` and `task_of`.
     """
     config, weights = located.config(), inspect(located.folder)
+    is_adapter = not config and lora.is_adapter(located.folder)
     text = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
     limits = [value for key in POSITION_KEYS if isinstance(value := (text or config).get(key), int)]
     return {
@@ -299,6 +300,7 @@ def describe(located: Located) -> dict[str, Any]:
         "kind": located.kind,
         "revision": located.revision,
         "task": task_of(config, located.folder) if config else None,
+        "adapter_of": lora.base_of(located.folder) if is_adapter else None,
         "architectures": list(config.get("architectures") or ()),
         "model_type": config.get("model_type"),
         "parameters": weights.parameters,
