@@ -148,11 +148,13 @@ def test_usage_adds_up_per_session_and_in_all() -> None:
 def test_a_session_may_have_settings_of_its_own() -> None:
     """Until it is forgotten."""
     settings = SettingsBySession("everybody's")
-    settings.put("its own", "s")
+    settings.put("its own", "s", {"model": "x", "api_key": "sk-0123456789"})
+    assert settings.told("s") == {"model": "x", "api_key": "***"}
+    assert settings.told("t") == settings.told(None) == {}
     assert [settings.base(session) for session in ("s", "t", None)] == ["its own", "everybody's", "everybody's"]
     assert settings.forget("s")
     assert not settings.forget("s")
-    settings.put("new", None)
+    settings.put("new", None, {})
     assert settings.base("s") == "new"
 
 

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Final, Literal
 from manybridge.bridge import Bridge, BridgeError, Context, V1Context, command, resource
 from manybridge.bridges.common.keys import Secrets, required_variable
 from manybridge.bridges.common.references import References
+from manybridge.bridges.common.sessions import checked_session_settings, configured_session, of_session
 from manybridge.bridges.common.usage import UsageLedger
 from manybridge.bridges.dspy.errors import translate
 from manybridge.bridges.dspy.framework import import_dspy
@@ -118,6 +119,18 @@ class DSPyBridge(Bridge):
             self.usage_ledger.forget(session_id)
         return {"programs_removed": len(doomed)}
 
+    def configure_session(self, session_id: str, settings: Mapping[str, Any]) -> None:
+        """Set the model of a session; the settings are the arguments of `dspy:configure_lm`.
+
+        Raises:
+            BridgeError: as `dspy:configure_lm`.
+        """
+        try:
+            given = checked_session_settings(self.spec.commands["configure_lm"], settings)
+            self.models.configure_session(given, session_id)
+        except BridgeError as error:
+            raise of_session(error, self.name) from error
+
     def stats(self) -> dict[str, Any]:
         """Programs and usage."""
         return {"programs": len(self.programs), "usage": self.usage_ledger.total()}
@@ -134,7 +147,7 @@ class DSPyBridge(Bridge):
 
     # ------------------------------------------------------------------ models
 
-    @command("configure_lm")
+    @command("configure_lm", session_settings=True)
     def configure_lm(
         self,
         model: str | None = None,
@@ -165,7 +178,7 @@ class DSPyBridge(Bridge):
             session_id: by default the session of the call.
             ctx: the call.
         """
-        session = session_id or ctx.session_id
+        session = configured_session(session_id, ctx, self.worker)
         settings = self.models.configure(
             {
                 "model": model, "api_key": api_key, "api_key_env": api_key_env, "api_base": api_base,
@@ -175,7 +188,9 @@ class DSPyBridge(Bridge):
             session,
         )  # fmt: skip
         self.models.open(self.load(), settings)
-        return {"status": "configured", "session": session, **settings.describe()}
+        return {
+            "status": "configured", "session": session, **settings.describe(), "settings": self.models.told(session),
+        }  # fmt: skip
 
     @command("usage", idempotent=True)
     def usage(self, *, ctx: Context) -> dict[str, Any]:

@@ -110,10 +110,30 @@ class LanguageModels(SettingsBySession[LMSettings]):
 
     def configure(self, changes: Mapping[str, Any], session_id: str | None) -> LMSettings:
         """Set the model of a session, or of every call without its own where `session_id` is None."""
-        settings = overlay(self.base(session_id), changes, trusted=False)
+        base = self.base(session_id)
+        given = {name: value for name, value in changes.items() if value is not None}
+        settings = overlay(base, given, trusted=False)
+        if session_id:
+            before = self.changes(session_id)
+            if base is not None and settings.provider != base.provider:
+                before = {name: value for name, value in before.items() if name == "cache"}
+            given = {**before, **given}
+            settings = overlay(self.default, given, trusted=False)
         self._secrets.add(settings.api_key)
-        self.put(settings, session_id)
+        self.put(settings, session_id, given)
         return settings
+
+    def configure_session(self, changes: Mapping[str, Any], session_id: str) -> None:
+        """Set the model of a session as if nothing had been said for it before; without changes it has none.
+
+        Raises:
+            BridgeError: as `overlay`. The session is as it was.
+        """
+        settings = overlay(self.default, changes, trusted=False) if changes else None
+        self.forget(session_id)
+        if settings is not None:
+            self._secrets.add(settings.api_key)
+            self.put(settings, session_id, dict(changes))
 
     def settings_for(self, session_id: str | None, own: Mapping[str, Any] | None = None) -> LMSettings:
         """Find the settings for one call.

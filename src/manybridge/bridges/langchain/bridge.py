@@ -17,6 +17,7 @@ from manybridge.bridge import Bridge, BridgeError, Context, command, resource
 from manybridge.bridges.common.keys import Secrets
 from manybridge.bridges.common.problems import invalid, only_keys
 from manybridge.bridges.common.references import References
+from manybridge.bridges.common.sessions import checked_session_settings, configured_session, of_session
 from manybridge.bridges.common.usage import UsageLedger
 from manybridge.bridges.langchain.calls import running
 from manybridge.bridges.langchain.chains import Chain, model_step
@@ -111,6 +112,18 @@ class LangChainBridge(Bridge):
             self.usage_ledger.forget(session_id)
         return {}
 
+    def configure_session(self, session_id: str, settings: Mapping[str, Any]) -> None:
+        """Set the model of a session; the settings are the arguments of `langchain:configure_model`.
+
+        Raises:
+            BridgeError: as `langchain:configure_model`.
+        """
+        try:
+            given = checked_session_settings(self.spec.commands["configure_model"], settings)
+            self.models.configure_session(given, session_id)
+        except BridgeError as error:
+            raise of_session(error, self.name) from error
+
     def stats(self) -> dict[str, Any]:
         """Usage since the worker started."""
         return {"usage": self.usage_ledger.total()}
@@ -121,7 +134,7 @@ class LangChainBridge(Bridge):
 
     # ------------------------------------------------------------------ models
 
-    @command("configure_model")
+    @command("configure_model", session_settings=True)
     def configure_model(
         self,
         model: str | None = None,
@@ -152,7 +165,7 @@ class LangChainBridge(Bridge):
             session_id: by default the session of the call.
             ctx: the call.
         """
-        session = session_id or ctx.session_id
+        session = configured_session(session_id, ctx, self.worker)
         settings = self.models.configure(
             {
                 "model": model, "api_key": api_key, "api_key_env": api_key_env, "base_url": base_url,
@@ -162,7 +175,9 @@ class LangChainBridge(Bridge):
             session,
         )  # fmt: skip
         self.models.open(settings)
-        return {"status": "configured", "session": session, **settings.describe()}
+        return {
+            "status": "configured", "session": session, **settings.describe(), "settings": self.models.told(session),
+        }  # fmt: skip
 
     @command("list_providers", idempotent=True)
     def list_providers(self) -> dict[str, Any]:

@@ -169,10 +169,30 @@ class Models(SettingsBySession[ModelSettings]):
 
     def configure(self, changes: Mapping[str, Any], session_id: str | None) -> ModelSettings:
         """Set the model of a session, or of every call without its own where `session_id` is None."""
-        settings = overlay(self.base(session_id), changes, trusted=False)
+        base = self.base(session_id)
+        given = {name: value for name, value in changes.items() if value is not None}
+        settings = overlay(base, given, trusted=False)
+        if session_id:
+            before = self.changes(session_id) if base is None or settings.provider == base.provider else {}
+            if "parameters" in before and "parameters" in given:
+                given["parameters"] = {**before["parameters"], **given["parameters"]}
+            given = {**before, **given}
+            settings = overlay(self.default, given, trusted=False)
         self._secrets.add(settings.api_key)
-        self.put(settings, session_id)
+        self.put(settings, session_id, given)
         return settings
+
+    def configure_session(self, changes: Mapping[str, Any], session_id: str) -> None:
+        """Set the model of a session as if nothing had been said for it before; without changes it has none.
+
+        Raises:
+            BridgeError: as `overlay`. The session is as it was.
+        """
+        settings = overlay(self.default, changes, trusted=False) if changes else None
+        self.forget(session_id)
+        if settings is not None:
+            self._secrets.add(settings.api_key)
+            self.put(settings, session_id, dict(changes))
 
     def settings_for(
         self, session_id: str | None, *changes: Mapping[str, Any] | None, where: str = "model"
