@@ -1,11 +1,9 @@
-"""The Transformers adapters, and the bridge's resources through Python and the command line, on real hosts."""
+"""The Transformers adapters, and the bridge's resources through Python, on real hosts."""
 
 from __future__ import annotations
 
 import inspect
-import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -191,38 +189,6 @@ def test_every_resource_lives_its_life_through_python(
     with pytest.raises(ManybridgeError) as caught:
         ml.execute_resource("transformers", made.id, inputs)
     assert caught.value.code == "resource_not_found"
-
-
-@pytest.mark.timeout(240)
-def test_every_resource_lives_its_life_on_the_command_line(config: dict[str, Any], tmp_path: Path) -> None:
-    """Each command is a host of its own; with a store, the later ones list, execute, stream and delete."""
-    table = config["bridges"]["transformers"]
-    path = tmp_path / "manybridge.toml"
-    path.write_text(
-        f'default = "transformers"\n[store]\nurl = "sqlite:///{tmp_path}/store.db"\n'
-        f'[bridges.transformers]\npython = "{table["python"]}"\nstart_timeout = {PATIENCE}\neager = false\n'
-        f'options = {{ models_folder = "{table["options"]["models_folder"]}" }}\n'
-    )
-
-    def manybridge(*words: str) -> str:
-        command = [sys.executable, "-m", "manybridge.cli.entry", "resources", *words, "--json", "--config", str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    made = {}
-    for kind, settings, inputs in CASES:
-        words = ("create", "transformers", kind, "--args", json.dumps(settings), "--execute", json.dumps(inputs))
-        printed = json.loads(manybridge(*words))
-        assert printed["results"][0]
-        made[kind] = printed["resource"]["id"]
-    listed = json.loads(manybridge("list", "transformers"))
-    assert {each["type"]: each["id"] for each in listed} == made
-    streamed = manybridge("execute", "transformers", made["model"], "--args", json.dumps(CASES[0][2]), "--stream")
-    assert len(streamed.splitlines()) > 3
-    for id in made.values():
-        assert json.loads(manybridge("delete", "transformers", id)) == {"id": id, "deleted": True}
-    assert json.loads(manybridge("list", "transformers")) == []
 
 
 async def test_the_async_adapter_does_the_same(config: dict[str, Any]) -> None:
