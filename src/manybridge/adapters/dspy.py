@@ -19,7 +19,6 @@ from typing import Any
 
 from manybridge.adapters.base import Caller, GenericAdapter
 from manybridge.adapters.dspy_types import (
-    EXECUTE,
     RESOURCE_TYPE,
     Evaluation,
     ModuleName,
@@ -28,14 +27,13 @@ from manybridge.adapters.dspy_types import (
     Prediction,
     ProgramConfig,
     Progress,
-    kept_options,
     optimize_args,
     program_config,
     read_program,
     report_progress,
-    split_options,
     write_program,
 )
+from manybridge.adapters.handles import Handle, split_options
 
 
 class DSPyAdapter(GenericAdapter):
@@ -73,7 +71,7 @@ class DSPyAdapter(GenericAdapter):
         return self._create(read_program(path), options)
 
     def _create(self, config: ProgramConfig, options: dict[str, Any]) -> Program:
-        return Program(self, self.create(RESOURCE_TYPE, dict(config), **options).id, config, kept_options(options))
+        return Program(self, self.create(RESOURCE_TYPE, dict(config), **options).id, config, options)
 
     def list_programs(self, **options: Any) -> list[Any]:
         """List the programs of this bridge as resources."""
@@ -90,7 +88,7 @@ class DSPyAdapter(GenericAdapter):
         return used
 
 
-class Program:
+class Program(Handle):
     """A DSPy program on a host. Holds its recipe, learned state included, so that it can be made again anywhere.
 
     Attributes:
@@ -98,11 +96,7 @@ class Program:
         config: the recipe.
     """
 
-    def __init__(self, adapter: DSPyAdapter, id: str, config: ProgramConfig, options: dict[str, Any]) -> None:
-        self.adapter = adapter
-        self.id = id
-        self.config = config
-        self._options = options
+    config: ProgramConfig
 
     def __repr__(self) -> str:
         return f"Program({self.id!r}, {self.config.get('signature')!r})"
@@ -114,12 +108,11 @@ class Program:
             timeout: seconds.
             inputs: values; a field that is called `timeout` goes through `adapter.execute`.
         """
-        return Prediction.read(self.adapter.execute(self.id, inputs, **self._call_options(timeout)))
+        return Prediction.read(self._execute(inputs, timeout))
 
     def stream(self, *, timeout: float | None = None, **inputs: Any) -> Iterator[Any]:
         """Run the program and yield its events; chunks are `{"field", "chunk"}`. `.result` follows the last."""
-        args = {"id": self.id, "inputs": inputs}
-        return self.adapter.stream(EXECUTE, args, **self._call_options(timeout))
+        return self._stream(inputs, timeout)
 
     def optimize(
         self,
@@ -185,10 +178,3 @@ class Program:
     def save(self, path: str | Path) -> None:
         """Write the recipe and what was learned to a JSON file. No key is in it."""
         write_program(path, {**self.config, "state": self.state()})
-
-    def delete(self) -> None:
-        """Delete the program."""
-        self.adapter.delete(self.id, **self._options)
-
-    def _call_options(self, timeout: float | None) -> dict[str, Any]:
-        return self._options if timeout is None else {**self._options, "timeout": timeout}

@@ -10,7 +10,6 @@ from typing import Any
 
 from manybridge.adapters.base import AsyncCaller, AsyncGenericAdapter
 from manybridge.adapters.dspy_types import (
-    EXECUTE,
     RESOURCE_TYPE,
     Evaluation,
     ModuleName,
@@ -19,14 +18,13 @@ from manybridge.adapters.dspy_types import (
     Prediction,
     ProgramConfig,
     Progress,
-    kept_options,
     optimize_args,
     program_config,
     read_program,
     report_progress,
-    split_options,
     write_program,
 )
+from manybridge.adapters.handles import AsyncHandle, split_options
 
 
 class AsyncDSPyAdapter(AsyncGenericAdapter):
@@ -54,7 +52,7 @@ class AsyncDSPyAdapter(AsyncGenericAdapter):
 
     async def _create(self, config: ProgramConfig, options: dict[str, Any]) -> AsyncProgram:
         made = await self.create(RESOURCE_TYPE, dict(config), **options)
-        return AsyncProgram(self, made.id, config, kept_options(options))
+        return AsyncProgram(self, made.id, config, options)
 
     async def list_programs(self, **options: Any) -> list[Any]:
         """See `DSPyAdapter.list_programs`."""
@@ -72,26 +70,21 @@ class AsyncDSPyAdapter(AsyncGenericAdapter):
         return used
 
 
-class AsyncProgram:
+class AsyncProgram(AsyncHandle):
     """`Program` for `AsyncMLBridge`: the same methods, awaitable."""
 
-    def __init__(self, adapter: AsyncDSPyAdapter, id: str, config: ProgramConfig, options: dict[str, Any]) -> None:
-        self.adapter = adapter
-        self.id = id
-        self.config = config
-        self._options = options
+    config: ProgramConfig
 
     def __repr__(self) -> str:
         return f"AsyncProgram({self.id!r}, {self.config.get('signature')!r})"
 
     async def predict(self, *, timeout: float | None = None, **inputs: Any) -> Prediction:
         """See `Program.predict`."""
-        return Prediction.read(await self.adapter.execute(self.id, inputs, **self._call_options(timeout)))
+        return Prediction.read(await self._execute(inputs, timeout))
 
     def stream(self, *, timeout: float | None = None, **inputs: Any) -> AsyncIterator[Any]:
         """See `Program.stream`."""
-        args = {"id": self.id, "inputs": inputs}
-        return self.adapter.stream(EXECUTE, args, **self._call_options(timeout))
+        return self._stream(inputs, timeout)
 
     async def optimize(
         self,
@@ -150,10 +143,3 @@ class AsyncProgram:
         """See `Program.save`."""
         config: ProgramConfig = {**self.config, "state": await self.state()}
         await asyncio.to_thread(write_program, path, config)
-
-    async def delete(self) -> None:
-        """See `Program.delete`."""
-        await self.adapter.delete(self.id, **self._options)
-
-    def _call_options(self, timeout: float | None) -> dict[str, Any]:
-        return self._options if timeout is None else {**self._options, "timeout": timeout}

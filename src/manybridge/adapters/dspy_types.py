@@ -8,11 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeAlias, TypedDict
 
-CALL_OPTIONS: Final = frozenset({"timeout", "session", "idempotency_key"})
-"""Keywords that say how a call is made, not what it asks."""
-
 RESOURCE_TYPE: Final = "program"
-EXECUTE: Final = "common:execute_resource"
 FILE_FORMAT: Final = "manybridge.dspy.program/1"
 
 ModuleName: TypeAlias = Literal["predict", "chain_of_thought", "react", "program_of_thought"] | str  # noqa: PYI051  # names what is bundled
@@ -129,17 +125,6 @@ def read_program(path: str | Path) -> ProgramConfig:
         raise ValueError(f"{path} is not a program that DSPyAdapter saved: its format is not {FILE_FORMAT}")
     config: ProgramConfig = saved["config"]
     return config
-
-
-def split_options(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Separate what goes to the bridge from what says how to call it."""
-    options = {name: value for name, value in settings.items() if name in CALL_OPTIONS}
-    return {name: value for name, value in settings.items() if name not in CALL_OPTIONS}, options
-
-
-def kept_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What the later calls of a program share with the one that made it: its session, but not its time or its key."""
-    return {"session": options["session"]} if options.get("session") is not None else {}
 
 
 def report_progress(event: Any, on_progress: Progress) -> None:

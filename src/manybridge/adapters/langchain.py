@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from manybridge.adapters.base import Caller, GenericAdapter
+from manybridge.adapters.handles import Handle, split_options
 from manybridge.adapters.langchain_types import (
-    EXECUTE,
     AgentAnswer,
     ChainResult,
     ErrorsGoTo,
@@ -28,12 +28,10 @@ from manybridge.adapters.langchain_types import (
     ModelAnswer,
     ToolLike,
     batch_calls,
-    kept_options,
     memory_of,
     plain,
     read_batch,
     recipe,
-    split_options,
     tools_of,
 )
 
@@ -208,38 +206,7 @@ class LangChainAdapter(GenericAdapter):
         return id
 
 
-class _Made:
-    """What was made on a host.
-
-    Attributes:
-        id: of the resource.
-        config: its recipe.
-    """
-
-    def __init__(self, adapter: LangChainAdapter, id: str, config: dict[str, Any], options: dict[str, Any]) -> None:
-        self.adapter = adapter
-        self.id = id
-        self.config = config
-        self._options = kept_options(options)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.id!r})"
-
-    def delete(self) -> None:
-        """Delete it. Threads in SQLite stay."""
-        self.adapter.delete(self.id, **self._options)
-
-    def _execute(self, inputs: dict[str, Any], timeout: float | None) -> Any:
-        return self.adapter.execute(self.id, inputs, **self._call_options(timeout))
-
-    def _stream(self, inputs: dict[str, Any], timeout: float | None) -> Iterator[Any]:
-        return self.adapter.stream(EXECUTE, {"id": self.id, "inputs": inputs}, **self._call_options(timeout))
-
-    def _call_options(self, timeout: float | None) -> dict[str, Any]:
-        return self._options if timeout is None else {**self._options, "timeout": timeout}
-
-
-class Prompt(_Made):
+class Prompt(Handle):
     """A prompt on a host."""
 
     def format(self, *, timeout: float | None = None, **inputs: Any) -> FormattedPrompt:
@@ -248,7 +215,7 @@ class Prompt(_Made):
         return FormattedPrompt(found["text"], found["messages"])
 
 
-class Chain(_Made):
+class Chain(Handle):
     """A chain on a host."""
 
     def invoke(self, *, timeout: float | None = None, **inputs: Any) -> ChainResult:
@@ -268,7 +235,7 @@ class Chain(_Made):
         return read_batch(ml.batch(self.adapter.bridge, calls, **self._call_options(timeout)))
 
 
-class Tool(_Made):
+class Tool(Handle):
     """A tool on a host. Its recipe goes into agents."""
 
     def invoke(self, *, timeout: float | None = None, **arguments: Any) -> Any:
@@ -276,7 +243,7 @@ class Tool(_Made):
         return self._execute(arguments, timeout)["result"]
 
 
-class _Threads(_Made):
+class _Threads(Handle):
     """What has threads."""
 
     def threads(self, *, limit: int = 100, timeout: float | None = None) -> list[str]:

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 from manybridge.adapters.base import AsyncCaller, AsyncGenericAdapter
+from manybridge.adapters.handles import AsyncHandle, split_options
 from manybridge.adapters.langchain_types import (
-    EXECUTE,
     AgentAnswer,
     ChainResult,
     ErrorsGoTo,
@@ -18,12 +18,10 @@ from manybridge.adapters.langchain_types import (
     ModelAnswer,
     ToolLike,
     batch_calls,
-    kept_options,
     memory_of,
     plain,
     read_batch,
     recipe,
-    split_options,
     tools_of,
 )
 
@@ -169,40 +167,7 @@ class AsyncLangChainAdapter(AsyncGenericAdapter):
         return id
 
 
-class _Made:
-    """What was made on a host.
-
-    Attributes:
-        id: of the resource.
-        config: its recipe.
-    """
-
-    def __init__(
-        self, adapter: AsyncLangChainAdapter, id: str, config: dict[str, Any], options: dict[str, Any]
-    ) -> None:
-        self.adapter = adapter
-        self.id = id
-        self.config = config
-        self._options = kept_options(options)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.id!r})"
-
-    async def delete(self) -> None:
-        """Delete it. Threads in SQLite stay."""
-        await self.adapter.delete(self.id, **self._options)
-
-    async def _execute(self, inputs: dict[str, Any], timeout: float | None) -> Any:
-        return await self.adapter.execute(self.id, inputs, **self._call_options(timeout))
-
-    def _stream(self, inputs: dict[str, Any], timeout: float | None) -> AsyncIterator[Any]:
-        return self.adapter.stream(EXECUTE, {"id": self.id, "inputs": inputs}, **self._call_options(timeout))
-
-    def _call_options(self, timeout: float | None) -> dict[str, Any]:
-        return self._options if timeout is None else {**self._options, "timeout": timeout}
-
-
-class AsyncPrompt(_Made):
+class AsyncPrompt(AsyncHandle):
     """A prompt on a host."""
 
     async def format(self, *, timeout: float | None = None, **inputs: Any) -> FormattedPrompt:
@@ -211,7 +176,7 @@ class AsyncPrompt(_Made):
         return FormattedPrompt(found["text"], found["messages"])
 
 
-class AsyncChain(_Made):
+class AsyncChain(AsyncHandle):
     """A chain on a host."""
 
     async def invoke(self, *, timeout: float | None = None, **inputs: Any) -> ChainResult:
@@ -231,7 +196,7 @@ class AsyncChain(_Made):
         return read_batch(await ml.batch(self.adapter.bridge, calls, **self._call_options(timeout)))
 
 
-class AsyncTool(_Made):
+class AsyncTool(AsyncHandle):
     """A tool on a host. Its recipe goes into agents."""
 
     async def invoke(self, *, timeout: float | None = None, **arguments: Any) -> Any:
@@ -239,7 +204,7 @@ class AsyncTool(_Made):
         return (await self._execute(arguments, timeout))["result"]
 
 
-class _Threads(_Made):
+class _Threads(AsyncHandle):
     """What has threads."""
 
     async def threads(self, *, limit: int = 100, timeout: float | None = None) -> list[str]:

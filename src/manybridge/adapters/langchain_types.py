@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol, Self, TypeAlias, TypedDict
+from typing import Any, Literal, Protocol, Self, TypeAlias, TypedDict
 
+from manybridge.adapters.handles import EXECUTE
 from manybridge.errors import InvalidArgumentError
-
-CALL_OPTIONS: Final = frozenset({"timeout", "session", "idempotency_key"})
-"""Keywords that say how a call is made, not what it asks."""
-
-EXECUTE: Final = "common:execute_resource"
 
 
 class Message(TypedDict, total=False):
@@ -198,17 +194,6 @@ def _registered(ml: ToolHost, name: str) -> dict[str, Any]:
         f"tools: no tool {name!r} is registered on this host (there are: {names}); a function in the worker is written "
         f"'module:function'"
     )
-
-
-def split_options(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Separate what goes to the bridge from what says how to call it."""
-    options = {name: value for name, value in settings.items() if name in CALL_OPTIONS}
-    return {name: value for name, value in settings.items() if name not in CALL_OPTIONS}, options
-
-
-def kept_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What later calls share with the one that made a thing: its session, but not its time or its key."""
-    return {"session": options["session"]} if options.get("session") is not None else {}
 
 
 def batch_calls(id: str, inputs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from manybridge.adapters.base import Caller
+from manybridge.adapters.handles import given
 from manybridge.adapters.python_types import (
     CHANGE_ATTEMPTS,
     EXECUTE,
@@ -31,7 +32,6 @@ from manybridge.adapters.python_types import (
     Versioned,
     call_args,
     from_wire,
-    given,
     keys_of,
     report,
     to_wire,

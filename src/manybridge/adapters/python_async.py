@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from manybridge.adapters.base import AsyncCaller
+from manybridge.adapters.handles import given
 from manybridge.adapters.python_types import (
     CHANGE_ATTEMPTS,
     EXECUTE,
@@ -20,7 +21,6 @@ from manybridge.adapters.python_types import (
     Versioned,
     call_args,
     from_wire,
-    given,
     keys_of,
     report,
     to_wire,

@@ -115,11 +115,6 @@ def call_args(
     return {**asked, "store": True} if store else asked
 
 
-def given(**settings: Any) -> dict[str, Any]:
-    """The settings that are not None."""
-    return {name: value for name, value in settings.items() if value is not None}
-
-
 def keys_of(path: Path) -> str | list[str]:
     """A path as the wire carries it."""
     return path if isinstance(path, str) else list(path)

@@ -18,8 +18,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Unpack, overload
 
 from manybridge.adapters.base import Caller, GenericAdapter
+from manybridge.adapters.handles import Handle, given
 from manybridge.adapters.transformers_types import (
-    EXECUTE,
     Batch,
     Dtype,
     Label,
@@ -29,8 +29,6 @@ from manybridge.adapters.transformers_types import (
     Task,
     Writing,
     Written,
-    given,
-    kept_options,
     prompt_inputs,
     read_batch,
     read_gaps,
@@ -74,12 +72,12 @@ class TransformersAdapter(GenericAdapter):
         config = given(
             model=model, task=task, revision=revision, dtype=dtype, device=device, pooling=pooling, normalize=normalize
         )
-        return Model(self, self.create("model", config, **options).id, config, kept_options(options))
+        return Model(self, self.create("model", config, **options).id, config, options)
 
     def load_tokenizer(self, model: str, *, revision: str | None = None, **options: Any) -> Tokenizer:
         """Load a model's tokenizer, without the model."""
         config = given(model=model, revision=revision)
-        return Tokenizer(self, self.create("tokenizer", config, **options).id, config, kept_options(options))
+        return Tokenizer(self, self.create("tokenizer", config, **options).id, config, options)
 
     def pipeline(
         self,
@@ -95,7 +93,7 @@ class TransformersAdapter(GenericAdapter):
         """Make a pipeline of Transformers; `parameters` are the defaults of its calls."""
         kept = None if parameters is None else dict(parameters)
         config = given(task=task, model=model, revision=revision, dtype=dtype, device=device, parameters=kept)
-        return Pipeline(self, self.create("pipeline", config, **options).id, config, kept_options(options))
+        return Pipeline(self, self.create("pipeline", config, **options).id, config, options)
 
     # ------------------------------------------------------------------ looking
 
@@ -171,33 +169,7 @@ class TransformersAdapter(GenericAdapter):
         self.call("delete_run", {"run": run}, **options)
 
 
-class _Held:
-    """A resource on a host, with what it takes to make it again."""
-
-    def __init__(self, adapter: TransformersAdapter, id: str, config: dict[str, Any], options: dict[str, Any]) -> None:
-        self.adapter = adapter
-        self.id = id
-        self.config = config
-        self._options = options
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.id!r}, {self.config.get('model')!r})"
-
-    def delete(self) -> None:
-        """Delete the resource."""
-        self.adapter.delete(self.id, **self._options)
-
-    def _run(self, inputs: dict[str, Any], timeout: float | None) -> Any:
-        return self.adapter.execute(self.id, inputs, **self._with(timeout))
-
-    def _stream(self, inputs: dict[str, Any], timeout: float | None) -> Iterator[Any]:
-        return self.adapter.stream(EXECUTE, {"id": self.id, "inputs": inputs}, **self._with(timeout))
-
-    def _with(self, timeout: float | None) -> dict[str, Any]:
-        return self._options if timeout is None else {**self._options, "timeout": timeout}
-
-
-class Model(_Held):
+class Model(Handle):
     """A model on a host. A list in gives a `Batch` out, with an error of its own for each item that failed."""
 
     @overload
@@ -210,12 +182,12 @@ class Model(_Held):
         self, prompt: str | list[str], *, timeout: float | None = None, **writing: Unpack[Writing]
     ) -> Written | Batch[Written]:
         """Write on from a prompt."""
-        result = self._run(prompt_inputs(prompt, None, writing), timeout)
+        result = self._execute(prompt_inputs(prompt, None, writing), timeout)
         return Written.read(result) if isinstance(prompt, str) else read_batch(result, "results", Written.read)
 
     def chat(self, messages: Messages, *, timeout: float | None = None, **writing: Unpack[Writing]) -> Written:
         """Answer a conversation, through the model's chat template."""
-        return Written.read(self._run(prompt_inputs(None, messages, writing), timeout))
+        return Written.read(self._execute(prompt_inputs(None, messages, writing), timeout))
 
     def stream(
         self, prompt: str | Messages, *, timeout: float | None = None, **writing: Unpack[Writing]
@@ -269,10 +241,10 @@ class Model(_Held):
         return read_tags(self._about(text, timeout, truncate=truncate))
 
     def _about(self, text: str | list[str], timeout: float | None, **settings: Any) -> Any:
-        return self._run(given(text=text, **settings), timeout)
+        return self._execute(given(text=text, **settings), timeout)
 
 
-class Tokenizer(_Held):
+class Tokenizer(Handle):
     """A tokenizer on a host."""
 
     @overload
@@ -319,25 +291,25 @@ class Tokenizer(_Held):
 
     def vocabulary(self) -> dict[str, Any]:
         """Size and special tokens of the vocabulary."""
-        found: dict[str, Any] = self._run({"action": "vocabulary", "limit": 0}, None)
+        found: dict[str, Any] = self._execute({"action": "vocabulary", "limit": 0}, None)
         return found
 
     def _ask(self, action: str, key: str, *, text: Any = None, **inputs: Any) -> Any:
         plain = text if text is None or isinstance(text, str) else list(text)
-        return self._run({"action": action, **given(text=plain, **inputs)}, None)[key]
+        return self._execute({"action": action, **given(text=plain, **inputs)}, None)[key]
 
 
-class Pipeline(_Held):
+class Pipeline(Handle):
     """A pipeline on a host; what goes in and out is Transformers' own."""
 
     def run(self, inputs: str | Messages, *, timeout: float | None = None, **parameters: Any) -> Any:
         """Run it on one text, or on one conversation; `parameters` are the pipeline's."""
         one = inputs if isinstance(inputs, str) else [dict(each) for each in inputs]
-        return self._run({"inputs": one, "parameters": parameters}, timeout)["output"]
+        return self._execute({"inputs": one, "parameters": parameters}, timeout)["output"]
 
     def run_many(self, inputs: Sequence[str], *, timeout: float | None = None, **parameters: Any) -> Batch[Any]:
         """Run it on many texts; each has a result or an error of its own."""
-        result = self._run({"inputs": list(inputs), "parameters": parameters}, timeout)
+        result = self._execute({"inputs": list(inputs), "parameters": parameters}, timeout)
         return read_batch(result, "outputs", lambda output: output)
 
     def stream(self, inputs: str | Messages, *, timeout: float | None = None, **parameters: Any) -> Iterator[Any]:

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Unpack, overload
 
 from manybridge.adapters.base import AsyncCaller, AsyncGenericAdapter
+from manybridge.adapters.handles import AsyncHandle, given
 from manybridge.adapters.transformers_types import (
-    EXECUTE,
     Batch,
     Dtype,
     Label,
@@ -17,8 +17,6 @@ from manybridge.adapters.transformers_types import (
     Task,
     Writing,
     Written,
-    given,
-    kept_options,
     prompt_inputs,
     read_batch,
     read_gaps,
@@ -62,14 +60,12 @@ class AsyncTransformersAdapter(AsyncGenericAdapter):
         config = given(
             model=model, task=task, revision=revision, dtype=dtype, device=device, pooling=pooling, normalize=normalize
         )
-        return AsyncModel(self, (await self.create("model", config, **options)).id, config, kept_options(options))
+        return AsyncModel(self, (await self.create("model", config, **options)).id, config, options)
 
     async def load_tokenizer(self, model: str, *, revision: str | None = None, **options: Any) -> AsyncTokenizer:
         """Load a model's tokenizer, without the model."""
         config = given(model=model, revision=revision)
-        return AsyncTokenizer(
-            self, (await self.create("tokenizer", config, **options)).id, config, kept_options(options)
-        )
+        return AsyncTokenizer(self, (await self.create("tokenizer", config, **options)).id, config, options)
 
     async def pipeline(
         self,
@@ -85,7 +81,7 @@ class AsyncTransformersAdapter(AsyncGenericAdapter):
         """Make a pipeline of Transformers; `parameters` are the defaults of its calls."""
         kept = None if parameters is None else dict(parameters)
         config = given(task=task, model=model, revision=revision, dtype=dtype, device=device, parameters=kept)
-        return AsyncPipeline(self, (await self.create("pipeline", config, **options)).id, config, kept_options(options))
+        return AsyncPipeline(self, (await self.create("pipeline", config, **options)).id, config, options)
 
     # ------------------------------------------------------------------ looking
 
@@ -161,35 +157,7 @@ class AsyncTransformersAdapter(AsyncGenericAdapter):
         await self.call("delete_run", {"run": run}, **options)
 
 
-class _Held:
-    """A resource on a host, with what it takes to make it again."""
-
-    def __init__(
-        self, adapter: AsyncTransformersAdapter, id: str, config: dict[str, Any], options: dict[str, Any]
-    ) -> None:
-        self.adapter = adapter
-        self.id = id
-        self.config = config
-        self._options = options
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.id!r}, {self.config.get('model')!r})"
-
-    async def delete(self) -> None:
-        """Delete the resource."""
-        await self.adapter.delete(self.id, **self._options)
-
-    async def _run(self, inputs: dict[str, Any], timeout: float | None) -> Any:
-        return await self.adapter.execute(self.id, inputs, **self._with(timeout))
-
-    def _stream(self, inputs: dict[str, Any], timeout: float | None) -> AsyncIterator[Any]:
-        return self.adapter.stream(EXECUTE, {"id": self.id, "inputs": inputs}, **self._with(timeout))
-
-    def _with(self, timeout: float | None) -> dict[str, Any]:
-        return self._options if timeout is None else {**self._options, "timeout": timeout}
-
-
-class AsyncModel(_Held):
+class AsyncModel(AsyncHandle):
     """A model on a host. A list in gives a `Batch` out, with an error of its own for each item that failed."""
 
     @overload
@@ -202,12 +170,12 @@ class AsyncModel(_Held):
         self, prompt: str | list[str], *, timeout: float | None = None, **writing: Unpack[Writing]
     ) -> Written | Batch[Written]:
         """Write on from a prompt."""
-        result = await self._run(prompt_inputs(prompt, None, writing), timeout)
+        result = await self._execute(prompt_inputs(prompt, None, writing), timeout)
         return Written.read(result) if isinstance(prompt, str) else read_batch(result, "results", Written.read)
 
     async def chat(self, messages: Messages, *, timeout: float | None = None, **writing: Unpack[Writing]) -> Written:
         """Answer a conversation, through the model's chat template."""
-        return Written.read(await self._run(prompt_inputs(None, messages, writing), timeout))
+        return Written.read(await self._execute(prompt_inputs(None, messages, writing), timeout))
 
     def stream(
         self, prompt: str | Messages, *, timeout: float | None = None, **writing: Unpack[Writing]
@@ -263,10 +231,10 @@ class AsyncModel(_Held):
         return read_tags(await self._about(text, timeout, truncate=truncate))
 
     async def _about(self, text: str | list[str], timeout: float | None, **settings: Any) -> Any:
-        return await self._run(given(text=text, **settings), timeout)
+        return await self._execute(given(text=text, **settings), timeout)
 
 
-class AsyncTokenizer(_Held):
+class AsyncTokenizer(AsyncHandle):
     """A tokenizer on a host."""
 
     @overload
@@ -317,25 +285,25 @@ class AsyncTokenizer(_Held):
 
     async def vocabulary(self) -> dict[str, Any]:
         """Size and special tokens of the vocabulary."""
-        found: dict[str, Any] = await self._run({"action": "vocabulary", "limit": 0}, None)
+        found: dict[str, Any] = await self._execute({"action": "vocabulary", "limit": 0}, None)
         return found
 
     async def _ask(self, action: str, key: str, *, text: Any = None, **inputs: Any) -> Any:
         plain = text if text is None or isinstance(text, str) else list(text)
-        return (await self._run({"action": action, **given(text=plain, **inputs)}, None))[key]
+        return (await self._execute({"action": action, **given(text=plain, **inputs)}, None))[key]
 
 
-class AsyncPipeline(_Held):
+class AsyncPipeline(AsyncHandle):
     """A pipeline on a host; what goes in and out is Transformers' own."""
 
     async def run(self, inputs: str | Messages, *, timeout: float | None = None, **parameters: Any) -> Any:
         """Run it on one text, or on one conversation; `parameters` are the pipeline's."""
         one = inputs if isinstance(inputs, str) else [dict(each) for each in inputs]
-        return (await self._run({"inputs": one, "parameters": parameters}, timeout))["output"]
+        return (await self._execute({"inputs": one, "parameters": parameters}, timeout))["output"]
 
     async def run_many(self, inputs: Sequence[str], *, timeout: float | None = None, **parameters: Any) -> Batch[Any]:
         """Run it on many texts; each has a result or an error of its own."""
-        result = await self._run({"inputs": list(inputs), "parameters": parameters}, timeout)
+        result = await self._execute({"inputs": list(inputs), "parameters": parameters}, timeout)
         return read_batch(result, "outputs", lambda output: output)
 
     def stream(self, inputs: str | Messages, *, timeout: float | None = None, **parameters: Any) -> AsyncIterator[Any]:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar
+from typing import Any, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar
+
+from manybridge.adapters.handles import given
 
 T = TypeVar("T")
-
-CALL_OPTIONS: Final = frozenset({"timeout", "session", "idempotency_key"})
-"""Keywords that say how a call is made, not what it asks."""
-
-EXECUTE: Final = "common:execute_resource"
 
 Task: TypeAlias = Literal[
     "causal-lm", "seq2seq-lm", "sequence-classification", "token-classification", "masked-lm", "embedding"
@@ -140,23 +137,7 @@ def vector(values: Sequence[float]) -> list[float]:
     return list(values)
 
 
-def given(**values: Any) -> dict[str, Any]:
-    """What was given, without what was not."""
-    return {name: value for name, value in values.items() if value is not None}
-
-
 def prompt_inputs(prompt: str | Sequence[str] | None, messages: Messages | None, writing: Mapping[str, Any]) -> Any:
     """The inputs of a model that writes."""
     text = prompt if isinstance(prompt, str) or prompt is None else list(prompt)
     return given(text=text, messages=None if messages is None else [dict(each) for each in messages], **writing)
-
-
-def split_options(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Separate what goes to the bridge from what says how to call it."""
-    options = {name: value for name, value in settings.items() if name in CALL_OPTIONS}
-    return {name: value for name, value in settings.items() if name not in CALL_OPTIONS}, options
-
-
-def kept_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What the later calls of a resource share with the one that made it: its session, but not its time or its key."""
-    return {"session": options["session"]} if options.get("session") is not None else {}
