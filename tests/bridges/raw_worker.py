@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,40 +18,24 @@ from tests.support import DEFAULT_TIMEOUT, SOURCE, FrameReader, request
 BOOTSTRAP = SOURCE / "manybridge" / "worker" / "bootstrap.py"
 
 
-class RawWorker:
-    """Owns one worker process and both ends of the conversation."""
+class Conversation:
+    """Requests and replies, frame by frame.
 
-    def __init__(
-        self,
-        bridge: str | Path,
-        options: dict[str, Any] | None = None,
-        *arguments: str,
-        python: Path | str = sys.executable,
-        environment: dict[str, str] | None = None,
-    ) -> None:
-        command: Sequence[str] = (
-            *(str(python), "-I", str(BOOTSTRAP), str(bridge)),
-            *("--options", json.dumps(options or {}), *arguments),
-        )
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", **(environment or {})},
-        )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self._input = self.process.stdin
-        self._reader = FrameReader(self.process.stdout.fileno())
+    Args:
+        write: sends bytes.
+        descriptor: where bytes come from.
+    """
+
+    def __init__(self, write: Callable[[bytes], object], descriptor: int) -> None:
+        self._write = write
+        self._reader = FrameReader(descriptor)
         self._ids = itertools.count(1)
         self.events: list[dict[str, Any]] = []
 
     def send(self, command: str, args: dict[str, Any] | None = None, **fields: Any) -> int:
         """Send one request and return its id."""
         number = next(self._ids)
-        self._input.write(request(number, command, args, **fields))
-        self._input.flush()
+        self._write(request(number, command, args, **fields))
         return number
 
     def read(self, timeout: float = DEFAULT_TIMEOUT) -> dict[str, Any]:
@@ -84,6 +68,38 @@ class RawWorker:
         assert not reply["success"], reply
         code: str = reply["error_info"]["code"]
         return code
+
+
+class RawWorker(Conversation):
+    """Owns one worker process and both ends of the conversation."""
+
+    def __init__(
+        self,
+        bridge: str | Path,
+        options: dict[str, Any] | None = None,
+        *arguments: str,
+        python: Path | str = sys.executable,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        command: Sequence[str] = (
+            *(str(python), "-I", str(BOOTSTRAP), str(bridge)),
+            *("--options", json.dumps(options or {}), *arguments),
+        )
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", **(environment or {})},
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._input = self.process.stdin
+        super().__init__(self._send_bytes, self.process.stdout.fileno())
+
+    def _send_bytes(self, data: bytes) -> None:
+        self._input.write(data)
+        self._input.flush()
 
     def ended(self, timeout: float = DEFAULT_TIMEOUT) -> int:
         """Wait for the end of the process and return its status; negative for a signal."""

@@ -5,32 +5,16 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.bridges.langchain.stage import KEY, QUESTION, WEATHER, Stage, failing, stage, sunny
+from tests.bridges.langchain.stage import KEY, QUESTION, WEATHER, Stage, failing, sunny
 from tests.support import MS, eventually
 
 pytestmark = pytest.mark.framework
 
 DOUBLE = "Double the number 21"
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """Start endpoint and worker once."""
-    with stage(tmp_path_factory.mktemp("langchain")) as made:
-        yield made
-
-
-@pytest.fixture
-def lc(shared: Stage) -> Iterator[Stage]:
-    """Give the shared worker, without faults and events that an earlier test left."""
-    shared.quiet()
-    yield shared
-    shared.quiet()
 
 
 # ---------------------------------------------------------------- providers

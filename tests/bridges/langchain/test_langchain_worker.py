@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.bridges.langchain.stage import KEY, MODEL, QUESTION, WEATHER, Stage, stage, sunny
+from tests.bridges.langchain.stage import KEY, MODEL, QUESTION, WEATHER, Stage, sunny
 
 pytestmark = pytest.mark.framework
 
 SUM = "What is {a} + {b}?"
 STORY = "tell me a story"
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """Start endpoint and worker once: an import of LangChain costs two seconds."""
-    with stage(tmp_path_factory.mktemp("langchain")) as made:
-        yield made
-
-
-@pytest.fixture
-def lc(shared: Stage) -> Iterator[Stage]:
-    """Give the shared worker, without faults and events that an earlier test left."""
-    shared.quiet()
-    yield shared
-    shared.quiet()
 
 
 # ---------------------------------------------------------------- every resource type

@@ -6,7 +6,6 @@ and runs models.
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import socket
@@ -17,42 +16,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.bridges.raw_worker import BOOTSTRAP
-from tests.support import DEFAULT_TIMEOUT, MS, FrameReader, eventually, framework_python, process_is_running, request
+from tests.bridges.raw_worker import BOOTSTRAP, Conversation
+from tests.support import DEFAULT_TIMEOUT, MS, eventually, framework_python, process_is_running
 
 PATIENCE = 60_000 * MS
 """For a reply that waits for an import of PyTorch, or of a model's code."""
 
 
-class Wire:
+class Wire(Conversation):
     """The conversation with one forked worker."""
 
     def __init__(self, pid: int, ours: socket.socket) -> None:
+        super().__init__(ours.sendall, ours.fileno())
         self.pid = pid
-        self.events: list[dict[str, Any]] = []
         self._socket = ours
-        self._reader = FrameReader(ours.fileno())
-        self._ids = itertools.count(1)
-
-    def send(self, command: str, args: dict[str, Any] | None = None, **fields: Any) -> int:
-        """Send one request and return its id."""
-        number = next(self._ids)
-        self._socket.sendall(request(number, command, args, **fields))
-        return number
-
-    def read(self, timeout: float = DEFAULT_TIMEOUT) -> dict[str, Any]:
-        """Return the next frame."""
-        message: dict[str, Any] = self._reader.read(timeout)
-        return message
-
-    def receive(self, number: int, timeout: float = DEFAULT_TIMEOUT) -> dict[str, Any]:
-        """Return the reply to one request; events on the way are kept in `events`."""
-        while True:
-            message = self.read(timeout)
-            if "event" in message:
-                self.events.append(message)
-            elif message["id"] == number:
-                return message
 
     def close(self) -> None:
         """Hang up, which ends the worker."""
