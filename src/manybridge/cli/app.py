@@ -21,6 +21,7 @@ from manybridge.cli.init_command import init
 from manybridge.cli.jobs import jobs_app
 from manybridge.cli.resources import resources_app
 from manybridge.cli.serve import serve
+from manybridge.cli.sessions import sessions_app
 from manybridge.cli.stubs import stubs
 
 app = typer.Typer(
@@ -61,9 +62,12 @@ def _with_config(path: str) -> dict[str, object]:
     defaults["env"] = {name: {"config": path} for name in ("lock", "sync", "list", "scan", "gc", "export")}
     defaults["config"] = {"show": {"config": path}}
     defaults["jobs"] = {
-        name: {"config": path} for name in ("run", "list", "show", "watch", "result", "cancel", "delete")
+        name: {"config": path} for name in ("run", "list", "show", "watch", "result", "cancel", "delete", "cleanup")
     }
-    defaults["resources"] = {name: {"config": path} for name in ("types", "create", "list", "get", "execute", "delete")}
+    defaults["sessions"] = {name: {"config": path} for name in ("list", "show", "extend", "close", "cleanup")}
+    defaults["resources"] = {
+        name: {"config": path} for name in ("types", "create", "list", "get", "execute", "delete", "cleanup")
+    }
     return defaults
 
 
@@ -81,6 +85,7 @@ app.command()(init)
 app.command()(doctor)
 app.command()(call)
 app.add_typer(resources_app, name="resources")
+app.add_typer(sessions_app, name="sessions")
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(env_app, name="env")
 app.add_typer(config_app, name="config")

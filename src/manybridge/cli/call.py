@@ -93,9 +93,9 @@ async def call_once(selected: Selected, command: str, arguments: dict[str, Any],
     """
     from manybridge.host.bridge import AsyncMLBridge
 
-    async with AsyncMLBridge.from_config(selected.host_config(show_output=not options.as_json)) as ml:
-        if options.session is not None:
-            await ml.create_session(options.session)
+    # A session may be in the store, with settings and resources of its own.
+    config = selected.host_config(show_output=not options.as_json, keep=options.session is not None)
+    async with AsyncMLBridge.from_config(config, take_over_jobs=False) as ml:
         events = ml.stream(selected.name, command, arguments, timeout=options.timeout, session=options.session)
         with CallView(stream=options.stream, as_json=options.as_json) as view:
             async for event in events:

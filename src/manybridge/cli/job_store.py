@@ -21,15 +21,19 @@ NO_STORE = (
 )
 
 
-def durable(config: Path | None) -> StoreConfig:
+def durable(config: Path | None, otherwise: str = NO_STORE) -> StoreConfig:
     """Return where the store of a configuration is.
+
+    Args:
+        config: its file; found by search if left out.
+        otherwise: said where nothing would be kept.
 
     Raises:
         ConfigError: there is none that outlives a command.
     """
     location = locate_store(read_config(config))
     if (location.url or "memory:").startswith("memory:"):
-        raise ConfigError(NO_STORE)
+        raise ConfigError(otherwise)
     return location
 
 

@@ -18,6 +18,7 @@ from manybridge.cli.job_runs import JobRun, detach, run_apart, run_here, watch
 from manybridge.cli.job_store import delete, durable, opened, stored_job, stored_jobs
 from manybridge.cli.job_view import print_jobs
 from manybridge.cli.output import print_json_line, print_note, print_value
+from manybridge.cli.retention import DryRunOption, OlderThanOption, OnlyBridgeArgument, parse_age, print_removed
 from manybridge.errors import CallTimeoutError
 from manybridge.host.job_table import checked_states
 from manybridge.host.jobs import AsyncJob
@@ -206,6 +207,24 @@ def delete_(job_id: IdArgument, as_json: JsonOption = False, config: ConfigOptio
         return {"id": job_id, "deleted": True}
 
     _print(config, work, as_json=as_json)
+
+
+@jobs_app.command("cleanup")
+def cleanup(
+    older_than: OlderThanOption,
+    bridge: OnlyBridgeArgument = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Forget the jobs that ended so long ago, with their results and their events. Prints their ids."""
+
+    async def work(store: Store) -> list[str]:
+        return await store.prune_jobs(parse_age(older_than, "--older-than"), bridge=bridge, dry_run=dry_run)
+
+    with reported(as_json=as_json):
+        ids = run_async(_with_store(config, work))
+        print_removed("job", ids, dry_run=dry_run, as_json=as_json)
 
 
 def _print(config: Any, work: Callable[[Store], Awaitable[Any]], *, as_json: bool) -> None:

@@ -8,7 +8,7 @@ a resource lives as long as the command that made it, and `create --execute` mak
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import msgspec
 import typer
@@ -16,8 +16,10 @@ import typer
 from manybridge.cli.arguments import parse_arguments, parse_object
 from manybridge.cli.call import BridgeArgument
 from manybridge.cli.context import ConfigOption, JsonOption, reported, run_async
+from manybridge.cli.job_store import durable, opened
 from manybridge.cli.output import print_json_line, print_value
 from manybridge.cli.progress import CallView
+from manybridge.cli.retention import DryRunOption, OlderThanOption, OnlyBridgeArgument, parse_age, print_removed
 from manybridge.cli.selecting import Selected, select_bridge
 
 if TYPE_CHECKING:
@@ -30,6 +32,11 @@ _HELP = """Make, use and look at what a bridge holds.
 With a configuration file, resources are kept in its store and the next command finds them. Without one, a resource
 lives as long as the command that made it: "create --execute" makes and uses one in a single command.
 """
+
+_NO_STORE: Final = (
+    "there is no store, so a resource ends with the command that made it: write a configuration (manybridge init), "
+    "or say where with [store] url"
+)
 
 resources_app = typer.Typer(no_args_is_help=True, help=_HELP, rich_markup_mode=None)
 
@@ -155,6 +162,28 @@ def delete(
         return {"id": resource_id, "deleted": True}
 
     _run(bridge, config, work, as_json=as_json)
+
+
+@resources_app.command("cleanup")
+def cleanup(
+    older_than: OlderThanOption,
+    bridge: OnlyBridgeArgument = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Delete the resources that were neither made nor executed for so long. Prints BRIDGE/ID of each.
+
+    Those of sessions too; not those that a running host executes, or has pinned to a worker.
+    """
+
+    async def work() -> list[str]:
+        age = parse_age(older_than, "--older-than")
+        async with opened(durable(config, _NO_STORE)) as store:
+            return ["/".join(each) for each in await store.prune_resources(age, bridge=bridge, dry_run=dry_run)]
+
+    with reported(as_json=as_json):
+        print_removed("resource", run_async(work()), dry_run=dry_run, as_json=as_json)
 
 
 class _Show(NamedTuple):

@@ -228,7 +228,7 @@ class SessionKeeper:
         """Tell the store what it does not know, because the host ends."""
         await self._tasks.cancel()
         try:
-            await self._save_touched()
+            await self._save_touched(last=True)
         except ManybridgeError as error:
             _log.warning("the store was not told of the last leases of sessions: %s", error)
 
@@ -243,11 +243,16 @@ class SessionKeeper:
                 if session is not None and not session.busy:
                     self._table.close(id)
 
-    async def _save_touched(self) -> None:
+    async def _save_touched(self, *, last: bool = False) -> None:
+        """Tell the store of leases that are longer than it knows: by much, or, the last time, at all."""
         if not self._access.shared:
             return
         now = monotonic()
-        late = [each for each in self._table.all() if each.kept and _is_late(each, now)]
+        late = [
+            each
+            for each in self._table.all()
+            if each.kept and (_is_late(each, now) or (last and each.expires_at > each.stored_until))
+        ]
         if not late:
             return
         until = {each.id: each.stored_until for each in late}
