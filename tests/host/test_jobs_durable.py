@@ -370,3 +370,45 @@ async def test_after_kill_9_of_the_host_everything_is_told(tmp_path: Path, start
         await ml.close(0.0)
     finally:
         await store.close()
+
+
+async def test_many_jobs_at_once_beyond_the_limit_are_all_done(store: Store) -> None:
+    """Each that comes forgets an old one in the store, which takes a while; two must not forget the same."""
+    config = {"bridges": {"mock": {"zygote": "never"}}, "limits": {"max_jobs": 5}}
+    async with AsyncMLBridge(config) as ml:
+        await store.announce_host(this_host("host-1"), LEASE)
+        await ml.keep_jobs(store, "host-1")
+        for _ in range(5):
+            jobs = await asyncio.gather(*(ml.submit("mock", "mock:echo", {"n": n}) for n in range(10)))
+            assert [await job.result(10) for job in jobs] == [{"n": n} for n in range(10)]
+
+
+async def test_a_host_closes_while_a_job_can_not_be_written(start: HostStarter) -> None:
+    """The job never began, so nobody waits for its end."""
+    store = _Hanging()
+    ml = await start(store)
+    store.fails = asyncio.Event()
+    submitting = asyncio.ensure_future(ml.submit("mock", "mock:echo", {}))
+    await aeventually(lambda: store.hangs)
+    closing = asyncio.ensure_future(ml.close(0.0))
+    (job,) = ml.jobs()
+    await aeventually(lambda: getattr(job, "_cancelling"))  # noqa: B009  # of a live one: the host waits for its end
+    store.fails.set()
+
+    with pytest.raises(StoreError):
+        await submitting
+    await closing
+
+
+class _Hanging(MemoryStore):
+    """Hangs in the next write until `fails` is set, and fails then."""
+
+    hangs = False
+    fails: asyncio.Event | None = None
+
+    async def save_job(self, record: JobRecord) -> None:
+        if self.fails is not None:
+            self.hangs = True
+            await self.fails.wait()
+            raise StoreError("gone")
+        await super().save_job(record)

@@ -134,13 +134,14 @@ class JobTable:
             raise InvalidArgumentError(f'id: there is a job "{id}" already', details={"job": id})
         job = LiveJob(id, bridge, command, args, is_starting, session=session, resume=resume, journal=self._journal)
         self._jobs[id] = job
-        if self._journal is not None:
-            try:
+        try:
+            await self._forget_surplus()
+            if self._journal is not None:
                 await self._journal.add(job)
-            except BaseException:
-                del self._jobs[id]
-                raise
-        await self._forget_surplus()
+        except BaseException:
+            del self._jobs[id]
+            job.never_began()
+            raise
         return job
 
     def revive(self, record: JobRecord, is_starting: Callable[[], bool], next_event: int) -> LiveJob:
@@ -241,7 +242,8 @@ class JobTable:
         if surplus <= 0:
             return
         for job in [each for each in self._jobs.values() if each.done][:surplus]:
-            del self._jobs[job.id]
+            if self._jobs.pop(job.id, None) is None:
+                continue  # another one was submitted meanwhile, and it has forgotten this one
             try:
                 await self._unstore(job.id, job)
             except ManybridgeError as error:

@@ -338,6 +338,11 @@ class LiveJob(AsyncJob):
         self._task = asyncio.get_running_loop().create_task(work(options), name=f"job {self.id}")
         self._task.add_done_callback(self._ended)
 
+    def never_began(self) -> None:
+        """It could not be written, so it will not run: whoever has found it meanwhile must not wait for its end."""
+        self._outcome = (JobState.CANCELLED, None, self._cancelled_error())
+        self._finish()
+
     def note(self, message: str) -> None:
         """Add a log event of the host's own."""
         self._receive(Event(0, EVENT_LOG, 0, {"level": "warning", "message": message}))
