@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -57,9 +56,6 @@ def statements(ml: AsyncMLBridge) -> int:
 
 async def rest(ml: AsyncMLBridge) -> None:
     """Have a host write nothing any more that it writes by itself, and wait until what it writes is written."""
-    task: asyncio.Task[None] | None = ml._access._task
-    assert task is not None
-    task.cancel()
-    await asyncio.wait({task})
+    await ml._access.rest()
     store: Any = ml._access.store
     await aeventually(lambda: not store._store.database._running)

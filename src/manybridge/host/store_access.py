@@ -83,7 +83,13 @@ class StoreAccess:
         self._own_folder = self.url.path.parent if self.url.path == default_file() else None
         self._lease_until = -inf
         self._announcing = asyncio.Lock()
+        self._timer: asyncio.TimerHandle | None = None
+        """Begins the next tick. Not a task that sleeps: a program may end without having closed its host, and what is
+        left of a task then is a complaint of asyncio's on standard error."""
         self._task: asyncio.Task[None] | None = None
+        """The tick that runs."""
+        self._resting = False
+        self._renewed = -inf
         self._failing = False
 
     @property
@@ -104,20 +110,28 @@ class StoreAccess:
                 return
             self._make_folder()
             await self._renew()
-            if self._task is None:
-                self._task = asyncio.get_running_loop().create_task(self._keep_up(), name="store: lease")
+            if self._timer is None:
+                self._wind_up()
 
     async def close(self) -> None:
         """Write what waits, give everything back, and close the store."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        if self._timer is not None:
+            await self.rest()
             try:
                 await self._tick()
                 await self.store.retire_host(self.host)
             except ManybridgeError as error:
                 _log.warning("the store was not told that this host has ended; its lease will: %s", error)
         await self.store.close()
+
+    async def rest(self) -> None:
+        """Tick no more, and wait until a tick that runs has ended."""
+        self._resting = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
 
     async def _renew(self) -> None:
         if not self.shared:
@@ -127,21 +141,32 @@ class StoreAccess:
         began = monotonic()  # before the statement: ours must not outlast the database's
         await self.store.announce_host(this_host(self.host), LEASE_SECONDS)
         self._lease_until = began + LEASE_SECONDS
+        self._renewed = monotonic()
+
+    def _wind_up(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self._begin_tick)
+
+    def _begin_tick(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._keep_up(), name="store: lease")
+        self._task.add_done_callback(self._end_tick)
+
+    def _end_tick(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        if not task.cancelled():
+            if not self._resting:
+                self._wind_up()
+            task.result()  # an error of ours is the loop's to report, and the next tick comes all the same
 
     async def _keep_up(self) -> None:
-        renewed = monotonic()
-        while True:
-            await asyncio.sleep(TICK_SECONDS)
-            try:
-                if self.shared and monotonic() - renewed >= RENEW_SECONDS:
-                    await self._renew()
-                    renewed = monotonic()
-                await self._tick()
-                self._failing = False
-            except ManybridgeError as error:
-                if not self._failing:
-                    _log.warning("the store fails; it is tried again every second: %s", error)
-                self._failing = True
+        try:
+            if self.shared and monotonic() - self._renewed >= RENEW_SECONDS:
+                await self._renew()
+            await self._tick()
+            self._failing = False
+        except ManybridgeError as error:
+            if not self._failing:
+                _log.warning("the store fails; it is tried again every second: %s", error)
+            self._failing = True
 
     async def _tick(self) -> None:
         for action in self.on_tick:
