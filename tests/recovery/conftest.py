@@ -1,5 +1,5 @@
-"""A PostgreSQL server for these tests too."""
+"""Stores for these tests too."""
 
-from tests.store.conftest import postgresql
+from tests.store.conftest import durable_host, postgresql, shared_database, store_config
 
-__all__ = ["postgresql"]
+__all__ = ["durable_host", "postgresql", "shared_database", "store_config"]

@@ -79,7 +79,7 @@ class ResourceKeeper:
         record = Record(made)
         record.checked_at = monotonic()
         if policy == "restore":
-            record.fence = made.fence
+            record.fence = record.since = made.fence
             self._claimed[record.key] = record
         return record
 
@@ -108,7 +108,10 @@ class ResourceKeeper:
             found = await self._claimed_record(record, min(deadline, monotonic() + CLAIM_PATIENCE))
             current = found.version == record.version and record.kept == record.changes
             record.state, record.version, record.fence = found.state, found.version, found.fence
-            record.changes = record.kept = 0
+            if not current or record.since is None:
+                record.since = found.fence  # what still runs was begun on something else
+            # Not set back to 0: a write that is under way will tell how far it came.
+            record.kept = record.changes
             record.refresh(found)
             self._claimed[record.key] = record
             return current
@@ -122,27 +125,33 @@ class ResourceKeeper:
             ResourceError: `conflict`: the resource is another host's by now, and the state is not kept.
             StoreError: it can't be kept.
         """
-        if record.fence != fence:
+        if not record.continues(fence):
             raise _taken_over(record)
         record.state = state
         record.changes += 1
         record.uncounted += counts
-        mine = record.changes
+        try:
+            await self._saved(record, fence, record.changes)
+        except ManybridgeError:
+            record.uncounted -= counts  # it did not happen
+            raise
+
+    async def _saved(self, record: Record, fence: int, mine: int) -> None:
         async with record.saving:
-            if record.fence != fence:
+            if not record.continues(fence):
                 raise _taken_over(record)
-            if record.kept >= mine:
-                return
-            await self._write(record, fence)
+            if record.kept < mine:
+                await self._write(record)
 
     def lose(self, record: Record) -> None:
         """What we have of its state can't be trusted: the next claim reads the store's."""
-        record.fence = None
+        record.fence = record.since = None
         record.version = -1
         self._claimed.pop(record.key, None)
 
-    async def _write(self, record: Record, fence: int) -> None:
-        changes, count = record.changes, record.uncounted
+    async def _write(self, record: Record) -> None:
+        changes, count, fence = record.changes, record.uncounted, record.fence
+        assert fence is not None  # `continues` has looked
         bridge, id = record.key
         try:
             version = await self.store.save_state(
@@ -163,7 +172,7 @@ class ResourceKeeper:
                 raise _taken_over(record)
             record.deleted = True  # by another host: what ran ends undisturbed
             return
-        record.version, record.kept = version, changes
+        record.version, record.kept = version, max(record.kept, changes)
         record.uncounted -= count
 
     async def _claimed_record(self, record: Record, deadline: float) -> ResourceRecord:

@@ -48,6 +48,8 @@ class Record:
         """The store's version that the living object continues."""
         self.fence: int | None = None
         """The number of our claim; None while it is not ours to change."""
+        self.since: int | None = None
+        """The number of the first of our claims between which and now nobody else has changed it."""
         self.changes = 0
         """States since this host knows it, and (`kept`) how many of them the store has."""
         self.kept = 0
@@ -74,6 +76,10 @@ class Record:
     def key(self) -> tuple[str, str]:
         """Bridge and id."""
         return self.resource.bridge, self.resource.id
+
+    def continues(self, fence: int) -> bool:
+        """Whether what was begun under a claim goes on from what the store has, and may be kept."""
+        return self.fence is not None and self.since is not None and self.since <= fence
 
     def living(self) -> list[WorkerHandle]:
         """The workers that hold it, least busy first."""

@@ -1,0 +1,125 @@
+"""A host that was stopped for longer than its lease, in the middle of its work, and goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from math import inf
+from typing import Any
+
+import pytest
+
+from manybridge.errors import ResourceError
+from manybridge.host.bridge import AsyncMLBridge
+from tests.store.hosts import HostMaker, expire
+from tests.support import aeventually
+
+
+async def value(ml: AsyncMLBridge, id: str) -> int:
+    """Execute a counter."""
+    counted: int = (await ml.execute_resource("mock", id))["value"]
+    return counted
+
+
+async def lapse(ml: AsyncMLBridge) -> None:
+    """The lease of a host has run out, and it knows."""
+    await expire(ml)
+    ml._access._lease_until = -inf
+
+
+async def test_what_ran_while_the_lease_lapsed_counts_if_nobody_came_between(durable_host: HostMaker) -> None:
+    """What is told to callers is what has happened."""
+    ml = await durable_host()
+    made = await ml.create_resource("mock", "counter")
+    assert await value(ml, made.id) == 1
+    blocking = asyncio.ensure_future(ml.call("mock", "sleep", {"seconds": 0.3}))
+    await aeventually(lambda: ml.pool("mock").running)
+    before = asyncio.ensure_future(value(ml, made.id))
+    await aeventually(lambda: _waits(ml, "common:execute_resource"))
+    await lapse(ml)
+    after = asyncio.ensure_future(value(ml, made.id))
+
+    assert (await before, await after) == (2, 3)
+    assert await value(ml, made.id) == 4
+    assert (await ml.get_resource("mock", made.id)).executions == 4
+    await blocking
+
+
+async def test_what_ran_while_another_host_came_between_does_not_count(durable_host: HostMaker) -> None:
+    """It is told so, and what follows goes on from the other host's state."""
+    ml, other = await durable_host(), await durable_host()
+    made = await ml.create_resource("mock", "counter")
+    assert await value(ml, made.id) == 1
+    blocking = asyncio.ensure_future(ml.call("mock", "sleep", {"seconds": 0.3}))
+    await aeventually(lambda: ml.pool("mock").running)
+    before = asyncio.ensure_future(value(ml, made.id))
+    await aeventually(lambda: _waits(ml, "common:execute_resource"))
+    await lapse(ml)
+    assert await value(other, made.id) == 2
+    await other.close()
+    after = asyncio.ensure_future(value(ml, made.id))
+
+    with pytest.raises(ResourceError) as caught:
+        await before
+    assert (caught.value.code, caught.value.retryable) == ("conflict", True)
+    assert await after == 3
+    assert await value(ml, made.id) == 4
+    await blocking
+
+
+async def test_a_lease_that_lapses_during_a_write_loses_no_later_state(
+    durable_host: HostMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The write ends after the resource was claimed again; the next state is written all the same."""
+    ml = await durable_host()
+    made = await ml.create_resource("mock", "counter")
+    assert await value(ml, made.id) == 1
+    store: Any = ml._access.store
+    written, go_on, save_state = asyncio.Event(), asyncio.Event(), store.save_state
+
+    async def slowly(*args: Any, **keywords: Any) -> Any:
+        saved = await save_state(*args, **keywords)
+        written.set()
+        await go_on.wait()
+        return saved
+
+    monkeypatch.setattr(store, "save_state", slowly)
+    before = asyncio.ensure_future(value(ml, made.id))
+    await written.wait()
+    monkeypatch.setattr(store, "save_state", save_state)
+    await lapse(ml)
+    after = asyncio.ensure_future(value(ml, made.id))
+    await aeventually(lambda: ml._access.is_announced)
+    go_on.set()
+
+    assert (await before, await after) == (2, 3)
+    stored = await store.get_resource("mock", made.id)
+    assert stored.state["value"] == 3
+    assert await value(ml, made.id) == 4
+
+
+async def test_an_execution_whose_state_could_not_be_kept_is_not_counted(
+    durable_host: HostMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not later either, together with one that was."""
+    ml = await durable_host()
+    made = await ml.create_resource("mock", "counter")
+    store: Any = ml._access.store
+
+    async def fails(*_: Any, **__: Any) -> Any:
+        raise ResourceError("the disk is full", code="store_unavailable")
+
+    monkeypatch.setattr(store, "save_state", fails)
+    with pytest.raises(ResourceError):
+        await value(ml, made.id)
+    monkeypatch.undo()
+
+    assert await value(ml, made.id) == 1
+    stored = await store.get_resource("mock", made.id)
+    assert (stored.executions, stored.version) == (1, 2)
+
+
+def _waits(ml: AsyncMLBridge, command: str) -> bool:
+    """Whether such a call was sent to a worker, or waits for one."""
+    pool = ml.pool("mock")
+    sent = [call for worker in pool.ready for call in worker.calls.values()]
+    return any(call.command == command for call in sent) or pool.waiting > 0
