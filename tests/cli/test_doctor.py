@@ -117,3 +117,26 @@ def test_it_is_the_command_of_the_package(tmp_path: Path) -> None:
     ended = subprocess.run([script, "doctor", "--help"], capture_output=True, text=True, cwd=tmp_path, check=True)
 
     assert "Check Python, uv, the configuration and every bridge" in ended.stdout
+
+
+def test_the_store_is_looked_at_and_not_touched(manybridge: CommandLine, tmp_path: Path) -> None:
+    """Where it is, its schema, and what is wrong with it; a password is not shown."""
+
+    def store(url: str) -> dict[str, Any]:
+        (tmp_path / "manybridge.toml").write_text(f'[bridges.mock]\nzygote = "never"\n[store]\nurl = "{url}"\n')
+        found: dict[str, Any] = by_name(manybridge("doctor", "--json"))["store"]
+        return found
+
+    assert store("memory:")["status"] == "ok"
+    fresh = store("sqlite:///records.db")
+    assert (fresh["status"], "made when the first record" in fresh["found"]) == ("ok", True)
+    assert not (tmp_path / "records.db").exists()
+    assert manybridge("resources", "create", "mock", "echo").code == 0
+    made = store("sqlite:///records.db")
+    assert (made["status"], "schema 0002" in made["found"], str(tmp_path) in made["found"]) == ("ok", True, True)
+    lacking = store("sqlite:///nowhere/records.db")
+    assert (lacking["status"], lacking["fix"]) == ("fail", f"mkdir -p {tmp_path}/nowhere")
+    (tmp_path / "other.db").write_bytes(b"no database at all" * 500)
+    assert store("sqlite:///other.db")["status"] == "fail"
+    away = store("postgresql://user:very-secret@127.0.0.1:1/db")
+    assert (away["status"], "very-secret" in str(away), "127.0.0.1:1" in away["found"]) == ("fail", False, True)

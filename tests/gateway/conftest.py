@@ -58,6 +58,16 @@ class StdioHost:
         self.input.close()
         return self.process.wait(10)
 
+    def stop(self) -> None:
+        """End it, however it is."""
+        self.input.close()
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait(10)
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
+
 
 HostStarter = Callable[..., StdioHost]
 
@@ -74,10 +84,4 @@ def start() -> Iterator[HostStarter]:
 
     yield starter
     for host in hosts:
-        host.input.close()
-        if host.process.poll() is None:
-            host.process.terminate()
-        host.process.wait(10)
-        for stream in (host.process.stdout, host.process.stderr):
-            assert stream is not None
-            stream.close()
+        host.stop()

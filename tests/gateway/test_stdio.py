@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.gateway.conftest import PROGRAM, HostStarter
+from manybridge.store.opening import open_store
+from tests.gateway.conftest import PROGRAM, HostStarter, StdioHost
 from tests.support import eventually, frame, frame_message, process_is_running, request, split_frames
 
 
@@ -293,3 +296,46 @@ class TestEnds:
         assert done.returncode == 1
         assert done.stdout == b""
         assert b"pool_size" in done.stderr
+
+
+class TestSessions:
+    """What a client keeps between its calls: its worker (version 1), and the settings of its sessions (version 2)."""
+
+    TUNED = Path(__file__).parents[1] / "workers" / "bridges" / "tuned.py"
+
+    def config(self, folder: Path) -> dict[str, Any]:
+        """Two workers and a store."""
+        tuned = {"python_script": str(self.TUNED), "zygote": "never", "pool_size": 2, "max_concurrency": 1}
+        return {"bridges": {"tuned": tuned}, "store": {"url": f"sqlite:///{folder}/store.db"}}
+
+    def test_a_version_1_client_leaves_no_session_behind(self, tmp_path: Path) -> None:
+        """The one that keeps it with its worker is nobody else's; a configuring command means that worker alone."""
+        host = StdioHost(self.config(tmp_path))
+        try:
+            assert host.call("configure", {"level": 1})["result"]["settings"] == {"level": 1}
+            assert host.call("tell")["result"]["settings"] == {}
+        finally:
+            host.stop()
+        assert asyncio.run(_sessions(tmp_path)) == []
+
+    def test_a_session_that_a_client_configures_is_there_for_the_next_client(self, tmp_path: Path) -> None:
+        """On each worker, in another host process."""
+        for level in ({"level": 1}, {}):
+            host = StdioHost(self.config(tmp_path))
+            try:
+                if level:
+                    host.call("tuned:configure", level, session_id="s")
+                for _ in range(3):
+                    told = host.call("tuned:tell", session_id="s")["result"]
+                    assert told["settings"] == {"level": 1}
+            finally:
+                host.stop()
+        assert asyncio.run(_sessions(tmp_path)) == ["s"]
+
+
+async def _sessions(folder: Path) -> list[str]:
+    store = open_store(f"sqlite:///{folder}/store.db")
+    try:
+        return [each.id for each in await store.list_sessions()]
+    finally:
+        await store.close()

@@ -19,6 +19,8 @@ from manybridge.errors import ManybridgeError
 from manybridge.host.config import BridgeConfig, EnvironmentsConfig, LoadedConfig, read_config
 from manybridge.host.interpreters import Interpreters
 from manybridge.host.requirements import OLDEST_PYTHON, check_requirements, forget_answers
+from manybridge.host.store_access import default_file, locate_store
+from manybridge.store.urls import parse_store_url
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -87,6 +89,30 @@ def check_config(path: Path | None) -> tuple[Check, LoadedConfig | None]:
     return Check("configuration", "ok", f"{where}: {len(loaded.config.bridges)} bridge(s)"), loaded
 
 
+async def check_store(loaded: LoadedConfig) -> Check:
+    """Look at the store, without making or changing anything."""
+    try:
+        location = locate_store(loaded)
+        url = parse_store_url(location.url or "memory:")
+        if url.kind == "memory":
+            return Check("store", "ok", "memory: resources, sessions and jobs end with their host")
+        found = f'{url.shown}, scope "{location.scope}"'
+        if url.kind == "sqlite" and not url.path.exists():
+            if url.path.parent.is_dir() or url.path == default_file():
+                return Check("store", "ok", f"{found}: made when the first record is to be kept")
+            return Check("store", "fail", f"{found}: its folder does not exist", f"mkdir -p {url.path.parent}")
+        from manybridge.store.schema import NEWEST
+        from manybridge.store.sql import look_at
+
+        schema = await look_at(url)
+    except ManybridgeError as error:
+        return Check("store", "fail", *_said(error))
+    if schema != NEWEST:
+        fix = "the first host that uses it brings it up to date; older releases can't open it then"
+        return Check("store", "warn", f"{found}: schema {schema or 'none'}, this release has {NEWEST}", fix)
+    return Check("store", "ok", f"{found}: schema {schema}")
+
+
 async def check_bridge(selected: Selected) -> AsyncIterator[Check]:
     """Check what one bridge needs, then start a worker and ping it. What can't be started is not tried."""
     interpreters = Interpreters(selected.environments)
@@ -140,6 +166,8 @@ async def check_all(path: Path | None, only: Selected | None) -> AsyncIterator[C
     finding, loaded = check_config(path)
     if only is None:
         yield finding
+        if loaded is not None:
+            yield await check_store(loaded)
     bridges = loaded.config.bridges if loaded else {}
     yield check_descriptors({only.name: only.bridge} if only else bridges)
     environments = loaded.config.environments if loaded else EnvironmentsConfig()

@@ -192,7 +192,7 @@ class Conversation:
             return {"status": "shutting_down", "worker_id": None, "mode": "host", "sessions_cleaned": 0}
         if not self._version_1_made:
             self._version_1_made = True
-            await self._ml.create_session(self._version_1_session(), affinity="strict_queue", lease=inf)
+            self._ml.make_private_session(self._version_1_session(), affinity="strict_queue")
         options = self._options(pool, request)
         options.session = self._version_1_session()
         return await self._ml.perform(pool, request.command, request.args, options)

@@ -592,7 +592,9 @@ class AsyncMLBridge:
     async def health(self, *, probe: bool = True) -> dict[str, Any]:
         """Say whether calls can be served, for each bridge and its workers, and if not, why.
 
-        `live`: the host answers at all. `ready`: every bridge can take a call now, itself or by its fallback.
+        `live`: the host answers at all. `ready`: every bridge can take a call now, itself or by its fallback. `store`:
+        where records are kept, and whether it can be reached; calls that keep nothing go on without it, so it makes a
+        host `degraded` at most.
 
         Args:
             probe: ask every worker to answer a ping now, instead of saying only what the host knows.
@@ -601,14 +603,16 @@ class AsyncMLBridge:
             return {"status": "closed", "live": False, "ready": False, "reason": "the host is closed", "bridges": {}}
         self._open()
         pools = self._pools.all()
-        found = await asyncio.gather(*(bridge_health(pool, probe=probe) for pool in pools))
+        asked = asyncio.gather(*(bridge_health(pool, probe=probe) for pool in pools))
+        found, store = await asyncio.gather(asked, self._access.health(probe=probe))
         bridges = {pool.name: each for pool, each in zip(pools, found, strict=True)}
         return {
-            "status": overall(bridges),
+            "status": overall(bridges, store),
             "live": True,
             "ready": can_serve(bridges),
             "pid": os.getpid(),
             "bridges": bridges,
+            "store": store,
         }
 
     async def explain(self, what: str | None = None) -> dict[str, Any]:
@@ -700,6 +704,11 @@ class AsyncMLBridge:
     async def perform(self, pool: Pool, command: str, args: dict[str, Any], options: CallOptions) -> Any:
         """Make a call with everything that it may need. For gateways."""
         return await self._router.call(pool, command, args, options)
+
+    def make_private_session(self, id: str, affinity: str) -> None:
+        """Make a session that ends with this host, whatever its store. For gateways: a connection's own."""
+        self._open()
+        self._sessions.create(id, affinity, lease=inf)
 
     async def after_failure(self, pool: Pool, call: Call, error: ManybridgeError) -> Any:
         """Do what can be done about a plain call that has failed: its result, or the error that remains."""

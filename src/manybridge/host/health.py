@@ -55,11 +55,11 @@ def describe_failure(error: ManybridgeError | None) -> dict[str, Any] | None:
     return None if error is None else {"code": error.code, "cause": cause_of(error), "message": error.message}
 
 
-def overall(bridges: dict[str, dict[str, Any]]) -> str:
-    """Sum up: `ok`, `degraded` if some bridge does not serve fully, `failed` if none serves."""
+def overall(bridges: dict[str, dict[str, Any]], store: dict[str, Any]) -> str:
+    """Sum up: `ok`, `degraded` if some bridge or the store does not serve fully, `failed` if no bridge serves."""
     states = {each["state"] for each in bridges.values()}
     if states <= {"ready", "idle"}:
-        return "ok"
+        return "degraded" if store["reachable"] is False else "ok"
     return "failed" if states == {"failed"} else "degraded"
 
 

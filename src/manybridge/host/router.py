@@ -245,9 +245,9 @@ class Router:
 
 
 def _configures(pool: Pool, command: str) -> bool:
-    """Whether the result of a command has the settings of its session."""
+    """Whether the result of a command has the settings of its session. Version 1 knows of none."""
     namespace, _, operation = command.rpartition(":")
-    return bool(pool.session_settings) and namespace != COMMON and operation in (pool.session_settings or ())
+    return namespace not in {"", COMMON} and operation in (pool.session_settings or ())
 
 
 def describe_resource(resource: Resource) -> dict[str, Any]:

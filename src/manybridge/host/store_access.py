@@ -16,11 +16,12 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from math import inf
 from pathlib import Path
-from time import monotonic
-from typing import Final
+from time import monotonic, time
+from typing import Any, Final
 
 from manybridge.errors import ManybridgeError, StoreError
 from manybridge.host.config import LoadedConfig, StoreConfig
+from manybridge.host.config_secrets import mask_text
 from manybridge.store.base import Store
 from manybridge.store.liveness import this_host
 from manybridge.store.opening import DEFAULT_SCOPE, open_store
@@ -34,6 +35,9 @@ virtual machine's move; shorter than the patience of whoever waits for its resou
 
 RENEW_SECONDS: Final = 5.0
 """A third of the lease: two renewals may fail."""
+
+PROBE_SECONDS: Final = 0.5
+"""How long a store may take to say that it is there; as long as a worker may, so that health stays quick."""
 
 TICK_SECONDS: Final = 1.0
 """How far behind counts of executions and leases of sessions may be."""
@@ -75,7 +79,8 @@ class StoreAccess:
         assert location.url is not None
         self.url = parse_store_url(location.url)
         self.host = f"host-{secrets.token_hex(8)}"
-        self.store: Store = open_store(self.url, scope=location.scope or DEFAULT_SCOPE)
+        self.scope = location.scope or DEFAULT_SCOPE
+        self.store: Store = open_store(self.url, scope=self.scope)
         self.shared = self.url.kind != "memory"
         """Whether anybody else may change the records."""
         self.on_tick: list[Callable[[], Awaitable[None]]] = []
@@ -91,6 +96,7 @@ class StoreAccess:
         self._resting = False
         self._renewed = -inf
         self._failing = False
+        self._schema: str | None = None
 
     @property
     def is_announced(self) -> bool:
@@ -123,6 +129,49 @@ class StoreAccess:
             except ManybridgeError as error:
                 _log.warning("the store was not told that this host has ended; its lease will: %s", error)
         await self.store.close()
+
+    async def health(self, *, probe: bool) -> dict[str, Any]:
+        """Say where the store is, and whether it answers.
+
+        A store that was not used yet is not opened for that: whether it can be reached is not known then.
+
+        Args:
+            probe: ask it now, instead of saying only what is known.
+        """
+        used = self.store.is_open or self.store.failure is not None
+        facts: dict[str, Any] = {
+            "kind": self.url.kind,
+            "url": mask_text(self.url.shown),
+            "scope": self.scope,
+            "used": used,
+            "reachable": True if not self.shared else None,
+            "schema": self._schema,
+        }
+        if self.shared and used and probe:
+            try:
+                async with asyncio.timeout(PROBE_SECONDS):
+                    facts["schema"] = self._schema = await self.store.read_schema()
+                facts["reachable"] = True
+            except TimeoutError:
+                text = f"the store {self.url.shown} did not answer within {PROBE_SECONDS:g} s"
+                self.store.failure = (StoreError(text, details={"reason": "silent"}), time())
+                facts["reachable"] = False
+            except StoreError:
+                facts["reachable"] = False
+        elif self.shared and used and self._failing:
+            facts["reachable"] = False
+        return facts | {"last_error": self._last_error()}
+
+    def _last_error(self) -> dict[str, Any] | None:
+        if self.store.failure is None:
+            return None
+        error, at = self.store.failure
+        return {
+            "code": error.code,
+            "reason": error.details.get("reason"),
+            "message": mask_text(error.message),
+            "at": at,
+        }
 
     async def rest(self) -> None:
         """Tick no more, and wait until a tick that runs has ended."""

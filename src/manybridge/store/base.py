@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
+from manybridge.errors import StoreError
 from manybridge.store.records import (
     Execution,
     HostRecord,
@@ -204,6 +205,16 @@ class HostStore(Protocol):
 
 class Store(JobStore, ResourceStore, SessionStore, KeyStore, HostStore, Protocol):
     """Everything that a host keeps."""
+
+    failure: tuple[StoreError, float] | None
+    """What went wrong last, and when (Unix seconds)."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has been used: whether there are connections, where it needs some."""
+
+    async def read_schema(self) -> str | None:
+        """Return the version of its schema, asked now, which opens it; None where it has none."""
 
     async def close(self) -> None:
         """End what is under way and close every connection. Calling it again does nothing."""

@@ -61,8 +61,8 @@ class Database:
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
 
-    async def open(self) -> None:
-        """Connect, and bring the schema up to ours.
+    async def open(self, *, upgrades: bool = True) -> None:
+        """Connect, and bring the schema up to ours, unless `upgrades` is false.
 
         Raises:
             StoreError: it can't be opened.
@@ -73,7 +73,8 @@ class Database:
                 self._engines = [self._sqlite_engine(writes=True), self._sqlite_engine(writes=False)]
             else:
                 self._engines = [self._postgresql_engine()]
-            if await self.read(lambda connection: connection.run_sync(needs_upgrade, self.url), "open"):
+            old = await self.read(lambda connection: connection.run_sync(needs_upgrade, self.url), "open")
+            if old and upgrades:
                 await self.write(lambda connection: connection.run_sync(upgrade, self.url), "open")
         except OSError as error:
             raise store_error(error, self.url, "open") from error

@@ -8,6 +8,7 @@ from math import inf
 from time import monotonic, time
 from typing import Any
 
+from manybridge.errors import StoreError
 from manybridge.store import liveness
 from manybridge.store.records import (
     Execution,
@@ -311,6 +312,8 @@ class MemorySessions(MemoryResources):
 class MemoryStore(MemoryJobStore, MemorySessions):
     """Implements `Store`; keys included."""
 
+    failure: tuple[StoreError, float] | None = None
+
     def __init__(self) -> None:
         MemoryJobStore.__init__(self)
         MemorySessions.__init__(self)
@@ -339,6 +342,15 @@ class MemoryStore(MemoryJobStore, MemorySessions):
         found, _ = self._keys.get((bridge, key), (None, 0.0))
         if found is not None and not found.done and found.host == host:
             del self._keys[bridge, key]
+
+    @property
+    def is_open(self) -> bool:
+        """See `Store`."""
+        return True
+
+    async def read_schema(self) -> str | None:
+        """See `Store`."""
+        return None
 
     async def close(self) -> None:
         """See `Store`."""

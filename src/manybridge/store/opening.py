@@ -11,8 +11,10 @@ import threading
 from collections.abc import Awaitable, Callable
 from importlib import import_module
 from pathlib import Path
+from time import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from manybridge.errors import StoreError
 from manybridge.store.base import Store
 from manybridge.store.failures import closed_error
 from manybridge.store.memory import MemoryStore
@@ -70,8 +72,9 @@ _EMPTY: Final[dict[str, Callable[[], Any]]] = _READS | {
 }
 """The same for what changes nothing where there is nothing."""
 
-_WRITES: Final = frozenset(
+_OPENS: Final = frozenset(
     {
+        "read_schema",
         "save_job",
         "add_resource",
         "confirm_resource",
@@ -95,6 +98,8 @@ class LazyStore:
         self._store: SqlStore | None = None
         self._opening = asyncio.Lock()
         self._closed = False
+        self.failure: tuple[StoreError, float] | None = None
+        """See `Store`."""
 
     @property
     def is_open(self) -> bool:
@@ -108,16 +113,20 @@ class LazyStore:
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         """Every method of `Store`: opens the database, unless there is none and the answer is known without it."""
-        if name not in _WRITES and name not in _EMPTY:
+        if name not in _OPENS and name not in _EMPTY:
             raise AttributeError(name)
 
         async def method(*args: Any, **keywords: Any) -> Any:
             store = self._store
-            if store is None:
-                if name in _EMPTY and not self._closed and self.url.kind == "sqlite" and not self.url.path.exists():
-                    return _EMPTY[name]()
-                store = await self._opened(name)
-            return await getattr(store, name)(*args, **keywords)
+            try:
+                if store is None:
+                    if name in _EMPTY and not self._closed and self.url.kind == "sqlite" and not self.url.path.exists():
+                        return _EMPTY[name]()
+                    store = await self._opened(name)
+                return await getattr(store, name)(*args, **keywords)
+            except StoreError as error:
+                self.failure = (error, time())
+                raise
 
         setattr(self, name, method)
         return method

@@ -28,7 +28,7 @@ def needs_upgrade(connection: Connection, url: StoreUrl) -> bool:
     Raises:
         StoreError: `store_incompatible`: it is newer than ours, or the file holds something else.
     """
-    found = _version(connection)
+    found = schema_version(connection)
     if found == NEWEST:
         return False
     if found is not None and found not in _known():
@@ -47,7 +47,7 @@ def upgrade(connection: Connection, url: StoreUrl, target: str = NEWEST) -> None
     """Bring the schema up to `target`, in the transaction that is open. Others wait, and then find it done."""
     if connection.dialect.name == "postgresql":  # SQLite's transaction has begun with its one lock
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": UPGRADE_LOCK})
-    if _version(connection) == target or (target == NEWEST and not needs_upgrade(connection, url)):
+    if schema_version(connection) == target or (target == NEWEST and not needs_upgrade(connection, url)):
         return
     from alembic import command
     from alembic.config import Config
@@ -61,7 +61,8 @@ def upgrade(connection: Connection, url: StoreUrl, target: str = NEWEST) -> None
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 
-def _version(connection: Connection) -> str | None:
+def schema_version(connection: Connection) -> str | None:
+    """Return the number of the schema that is there, or None."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
     row = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).first()  # noqa: S608  # our constant
