@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from manybridge.host.config import read_config
+from manybridge.host.store_access import locate_store
 from tests.support import REPOSITORY, TIME_FACTOR, framework_python
 
 DEMO = REPOSITORY / "examples" / "demo" / "run.py"
@@ -133,3 +135,8 @@ def test_a_provider_answers_where_its_key_is_set(variable: str, model: str, monk
         assert "not-a-real-key" not in repr(chosen)
     with provider.chosen_provider(force_local=True) as chosen:
         assert chosen.is_local
+
+
+def test_the_demo_keeps_nothing_in_the_home_of_whoever_runs_it() -> None:
+    """Its configuration says where records go: nowhere."""
+    assert locate_store(read_config(DEMO.with_name("manybridge.toml"))).url == "memory:"
