@@ -152,7 +152,7 @@ async def test_a_wait_beyond_the_deadline_is_not_begun(host_of: HostOf, tmp_path
     await ml.wait_ready("flaky")
     began = monotonic()
 
-    args = {"counter": str(tmp_path / "n"), "failures": ["rate_limited:5"]}
+    args = {"counter": str(tmp_path / "n"), "failures": [f"rate_limited:{5_000 * MS:g}"]}
     with pytest.raises(ManybridgeError) as caught:
         await ml.call("flaky", "read", args, timeout=4 * 1000 * MS)
 
