@@ -2,7 +2,7 @@
 
     python -m benchmarks.soak --minutes 10
 
-Calls come at a steady rate, however long answers take: plain ones, streams, jobs, a session, resources with or without
+Calls come at a steady rate, however long answers take: plain ones, streams, jobs, a session, resources with and without
 state, programs of a framework. Every two seconds one worker gets `kill -9`, of one bridge after the other. Each call has
 a number, and its right answer follows from it, so an answer that belongs to another call is seen. Resources with state
 count what was done to them: an execution that failed must not have counted, one that was answered must have.
@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import itertools
 import json
 import os
 import resource
@@ -34,11 +36,18 @@ from rich.table import Table
 from benchmarks.facts import facts
 from benchmarks.pools import DSPY_PYTHON, REPOSITORY
 from manybridge import AsyncMLBridge
-from manybridge.testing.chaos import Tally, Work, call_work, job_work, resource_work, stream_work
+from manybridge.testing.chaos import (
+    ChaosError,
+    Faults,
+    Load,
+    Tally,
+    Work,
+    call_work,
+    job_work,
+    resource_work,
+    stream_work,
+)
 from manybridge.testing.chaos.holdings import Holdings, leaks_since, still_running
-from manybridge.testing.chaos.report import ChaosReport
-from manybridge.testing.chaos.run import AsyncChaos
-from manybridge.testing.chaos.scenario import FaultRule, Scenario
 from manybridge.testing.chaos.works import Expectation
 
 RESULTS: Final = Path(__file__).parent / "results" / "soak.json"
@@ -201,12 +210,18 @@ class Gauge:
             self.samples.append((monotonic() - began, resident_mib()))
             await asyncio.sleep(1.0)
 
-    def growth(self, duration: float) -> dict[str, float]:
-        """From the median of the tenth of the run after the warm-up to the median of its last tenth."""
+    def growth(self, duration: float) -> dict[str, Any]:
+        """From the median of the tenth of the run after the warm-up to the median of its last tenth; and on the way."""
         tenth = duration / 10
         first = self._median(WARM_SHARE * duration, WARM_SHARE * duration + tenth)
         last = self._median(duration - tenth, duration)
-        return {"start_mib": round(first, 1), "end_mib": round(last, 1), "percent": round(100 * (last / first - 1), 2)}
+        curve = [round(self._median(tenth * part / 2, tenth * (part + 1) / 2), 1) for part in range(20)]
+        return {
+            "start_mib": round(first, 1),
+            "end_mib": round(last, 1),
+            "percent": round(100 * (last / first - 1), 2),
+            "curve_mib": curve,
+        }
 
     def _median(self, begin: float, end: float) -> float:
         found = [mib for at, mib in self.samples if begin <= at <= end]
@@ -240,53 +255,112 @@ async def soak(seconds: float, rate: float, seed: int, *, dspy: bool, told: Call
 async def _soak(
     config: dict[str, Any], seconds: float, rate: float, seed: int, told: Callable[[str], None]
 ) -> dict[str, Any]:
-    counters = [
-        Counters("mock", "counter", {}),
-        Counters("python", "state", {"op": "increment", "path": "n"}),
-    ]
-    bridges = list(config["bridges"])
-    scenario = Scenario(
-        "soak",
-        works(counters, dspy="dspy" in bridges),
-        tuple(
-            FaultRule("kill", each, every=KILL_SECONDS * len(bridges), after=KILL_SECONDS * (number + 1))
-            for number, each in enumerate(bridges)
-        ),
-        duration=seconds,
-        rate=rate,
-        seed=seed,
-        patience=90.0,
-        uses=frozenset(bridges),
-    )
-    gauge = Gauge()
-    async with AsyncMLBridge(config) as ml, AsyncChaos(ml, seed=seed) as chaos:
-        for each in counters:
-            await each.make(ml)
-        if "dspy" in bridges:
-            await ml.create_resource("dspy", "program", {"signature": SIGNATURE}, id=PROGRAM)
+    counters = [Counters("mock", "counter", {}), Counters("python", "state", {"op": "increment", "path": "n"})]
+    bridges, gauge = list(config["bridges"]), Gauge()
+    async with AsyncMLBridge(config) as ml, Faults(ml, seed=seed) as faults:
+        mix = works(counters, dspy="dspy" in bridges)
+        await _prepare(ml, mix, counters, bridges)
+        load = Load(ml, mix, rate=rate, seed=seed, first=len(mix))
+        killer, before = Killer(faults, bridges, told), Holdings.now()
         async with gauge.running():
-            report = await chaos.run(scenario, told=told)
+            killing = asyncio.create_task(killer.kill())
+            await load.run(seconds)
+            killer.stopped.set()
+            await killing
+        leaks = await leaks_since(before)
         miscounted = [text for each in counters for text in await each.verify(ml)]
-        launched, store = dict(chaos.faults.launched), config["store"]["url"].removeprefix("sqlite:///")
-        stats = await ml.stats()
-        kept = os.path.getsize(store)  # noqa: ASYNC240, PTH202  # nothing waits for this loop any more
-    account = _account(report, gauge.growth(seconds))
-    account["miscounted"] = miscounted
-    account["leaks"] += still_running(launched)
-    account["workers_started"] = len(launched)
-    account["retried"] = {name: facts.get("retried") for name, facts in stats["bridges"].items()}
-    account["store_mib"] = round(kept / 2**20, 1)
-    return account
-
-
-def _account(report: ChaosReport, growth: dict[str, float]) -> dict[str, Any]:
-    total = report.total
-    kills = [injection.recovered_in for injection in report.injections]
-    recovered = sorted(each * 1000 for each in kills if each is not None)
+        launched, stats = dict(faults.launched), await ml.stats()
     return {
-        "seconds": report.scenario.duration,
-        "rate": report.scenario.rate,
-        "seed": report.scenario.seed,
+        "seconds": seconds,
+        "rate": rate,
+        "seed": seed,
+        **_calls(load),
+        "kills": killer.describe(),
+        "workers_started": len(launched),
+        "retried": {name: facts.get("retried") for name, facts in stats["bridges"].items()},
+        "miscounted": miscounted,
+        "memory": gauge.growth(seconds),
+        "leaks": leaks + still_running(launched),
+    }
+
+
+async def _prepare(ml: AsyncMLBridge, mix: tuple[Work, ...], counters: list[Counters], bridges: list[str]) -> None:
+    """Have everything there before anything is counted: workers, resources, connections to the store."""
+    for name in bridges:
+        await ml.wait_ready(name)
+    if "dspy" in bridges:
+        await ml.create_resource("dspy", "program", {"signature": SIGNATURE}, id=PROGRAM)
+    for each in counters:
+        await each.make(ml)
+    await ml.list_resources()
+    for number, work in enumerate(mix):
+        outcome = await work.perform(ml, number)
+        assert outcome.is_right, f"{work.name} is answered with {outcome.got} before anything was killed"
+
+
+class Killer:
+    """Kills a worker every two seconds. Owner of the account of that; keeps nothing of the dead.
+
+    Args:
+        faults: of the host.
+        bridges: struck in turn.
+        told: gets a line for each.
+    """
+
+    def __init__(self, faults: Faults, bridges: list[str], told: Callable[[str], None]) -> None:
+        self.stopped = asyncio.Event()
+        self._faults = faults
+        self._bridges = bridges
+        self._told = told
+        self._kills = 0
+        self._skipped = 0
+        self._whole: list[float] = []
+        """Milliseconds until each bridge had all its workers again."""
+        self._watching: set[asyncio.Task[None]] = set()
+
+    async def kill(self) -> None:
+        """Kill until `stopped`, and wait until all are whole again."""
+        began = monotonic()
+        for number in itertools.count():
+            due = began + KILL_SECONDS * (number + 1)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(due - monotonic()):
+                    await self.stopped.wait()
+            if self.stopped.is_set():
+                break
+            task = asyncio.create_task(self._kill_one(self._bridges[number % len(self._bridges)]))
+            self._watching.add(task)
+            task.add_done_callback(self._watching.discard)
+        if self._watching:
+            await asyncio.wait(self._watching)
+
+    async def _kill_one(self, bridge: str) -> None:
+        try:
+            injection = await self._faults.kill(bridge)
+        except ChaosError as error:
+            self._skipped += 1
+            self._told(f"no worker of {bridge} could be killed: {error}")
+            return
+        self._kills += 1
+        seconds = await self._faults.recovered(injection)
+        if seconds is not None:
+            self._whole.append(seconds * 1000)
+        self._told(f"{injection.facts['worker']} killed, whole again after {seconds} s")
+
+    def describe(self) -> dict[str, Any]:
+        """For the results."""
+        whole = sorted(self._whole) or [0.0]
+        return {
+            "killed": self._kills,
+            "skipped": self._skipped,
+            "not_whole_again": self._kills - len(self._whole),
+            "whole_again_ms": {"p50": round(statistics.median(whole), 1), "worst": round(whole[-1], 1)},
+        }
+
+
+def _calls(load: Load) -> dict[str, Any]:
+    total, retriable = load.total(), load.retriable()
+    return {
         "sent": total.sent,
         "answered": total.answered,
         "failed": dict(sorted(total.failed.items())),
@@ -294,18 +368,10 @@ def _account(report: ChaosReport, growth: dict[str, float]) -> dict[str, Any]:
         "untyped": total.untyped,
         "lost": total.lost,
         "wrong": total.wrong,
-        "retriable": {"sent": report.retriable.sent, "success": round(report.retriable.success, 6)},
-        "by_kind": {name: _short(tally) for name, tally in report.works.items()},
+        "retriable": {"sent": retriable.sent, "success": round(retriable.success, 6)},
+        "late_ms": round(load.late * 1000, 1),
+        "by_kind": {name: _short(tally) for name, tally in load.tallies.items()},
         "samples": [sample._asdict() for sample in total.samples],
-        "kills": len(kills),
-        "kills_skipped": report.skipped,
-        "whole_again_ms": {"p50": round(statistics.median(recovered), 1), "worst": round(recovered[-1], 1)}
-        if recovered
-        else None,
-        "not_whole_again": len(kills) - len(recovered),
-        "late_ms": round(report.late * 1000, 1),
-        "memory": growth,
-        "leaks": list(report.leaks),
     }
 
 
@@ -323,8 +389,8 @@ def broken(account: dict[str, Any]) -> list[str]:
         found.append(f"{success:.3%} of the calls that may be repeated succeeded; promised: {LEAST_SUCCESS:.0%}")
     if (growth := account["memory"]["percent"]) > MOST_GROWTH:
         found.append(f"the host's memory grew by {growth} %; promised: at most {MOST_GROWTH:g} %")
-    if account["not_whole_again"]:
-        found.append(f"after {account['not_whole_again']} kills the bridge was not whole again")
+    if left := account["kills"]["not_whole_again"]:
+        found.append(f"after {left} kills the bridge was not whole again")
     return [*found, *account["miscounted"], *(f"leaked: {what}" for what in account["leaks"])]
 
 
@@ -340,14 +406,15 @@ def show(account: dict[str, Any]) -> None:
         counts = (tally[key] for key in ("wrong", "lost", "p50_ms", "p99_ms"))
         table.add_row(name, *map(str, (tally["sent"], tally["answered"], failed, *counts)))
     console.print(table)
-    again, memory = account["whole_again_ms"] or {}, account["memory"]
+    kills, memory = account["kills"], account["memory"]
+    again = kills["whole_again_ms"]
     repeated, leaks = account["retriable"], ", ".join(account["leaks"]) or "nothing"
     lines = [
         f"sent {account['sent']}, answered {account['answered']}, failed {account['failed'] or 'none'}",
         ", ".join(f"{name} {account[name]}" for name in ("lost", "wrong", "untyped")),
         f"miscounted {len(account['miscounted'])}",
         f"of {repeated['sent']} calls that may be repeated {repeated['success']:.4%} succeeded",
-        f"{account['kills']} workers killed; whole again in {again.get('p50')} ms, at worst {again.get('worst')} ms",
+        f"{kills['killed']} workers killed; whole again in {again['p50']} ms, at worst {again['worst']} ms",
         f"memory of the host: {memory['start_mib']} to {memory['end_mib']} MiB, {memory['percent']:+} %",
         f"leaked: {leaks}; the latest call was {account['late_ms']} ms late",
         *(f"BROKEN: {text}" for text in account["broken"]),

@@ -187,7 +187,8 @@ class JobJournal:
                 await self._write(job)
         except Exception as error:  # noqa: BLE001  # whatever a store raises: the job goes on without it
             if not self._failing:
-                _log.error("the store fails; jobs go on, and what it misses is written when it is back: %s", error)
+                what = str(error) or f"no write within {PATIENCE:g} s"  # a TimeoutError says nothing
+                _log.error("the store fails; jobs go on, and what it misses is written when it is back: %s", what)
             return False
         return True
 
