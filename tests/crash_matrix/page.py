@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from tests.crash_matrix.requests import BAD_REQUESTS, BadRequest
+from tests.crash_matrix.store_table import PLACES, STORE_MATRIX, STORE_REASONS, StoreRow
 from tests.crash_matrix.table import COLUMNS, MATRIX, REASONS, Row
 from tests.support import REPOSITORY
 
@@ -42,6 +43,19 @@ the timeout and both graces (`cancel_grace`, `term_grace`) for what does not com
 
 Another worker serves the next call after `worker_crashed`, `protocol_violation`, `by sigterm` and `by sigkill`;
 otherwise it is the same one.
+"""
+
+_STORE: Final = """\
+
+## What is kept
+
+Faults of the store, of the clock, and of what callers do with resources and keys, executed in the same way against
+hosts with a SQLite file or a PostgreSQL server of their own. Calls, streams and jobs that need nothing kept are
+answered whatever becomes of the store; what can't be kept is an error, and did not happen. When the fault has gone, the
+same host works again, and everything that was acknowledged is there.
+
+A cell is the error code, with `details.reason` behind it where the store itself failed; `answered` and `closed` are as
+above, `-` with a letter as well.
 """
 
 _BETWEEN: Final = """\
@@ -78,11 +92,24 @@ def page() -> str:
         *map(_row, MATRIX),
         f"\nCells that make no sense:\n\n{reasons}",
     ]
-    return "\n".join(parts) + "\n" + _BETWEEN + "\n".join(map(_request, BAD_REQUESTS)) + "\n"
+    requests = "\n".join(map(_request, BAD_REQUESTS))
+    return "\n".join([*parts, *_store_part()]) + "\n" + _BETWEEN + requests + "\n"
+
+
+def _store_part() -> list[str]:
+    """The part about what is kept."""
+    places = "\n".join(f"- **{name}**: {text}" for name, text in PLACES.items())
+    reasons = "\n".join(f"- **{letter}**: {text}." for letter, text in STORE_REASONS.items())
+    head = ["| Fault | " + " | ".join(PLACES) + " |", "|---" * (len(PLACES) + 1) + "|"]
+    return [_STORE, f"{places}\n", *head, *map(_store_row, STORE_MATRIX), f"\n{reasons}"]
 
 
 def _row(row: Row) -> str:
     return _line([f"**{row.fault}**: {row.text}", *(_cell(row.cell(column)) for column in COLUMNS)])
+
+
+def _store_row(row: StoreRow) -> str:
+    return _line([f"**{row.fault}**: {row.text}", *(_cell(row.cell(place)) for place in PLACES)])
 
 
 def _cell(text: str) -> str:

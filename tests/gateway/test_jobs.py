@@ -115,7 +115,7 @@ def test_a_repeated_submit_with_a_key_is_the_same_job(start: HostStarter) -> Non
     other = host.call("common:submit", {**args, "args": {"a": 2}}, idempotency_key="k1")
 
     assert len(ids) == 1
-    assert other["error_info"]["code"] == "invalid_argument"
+    assert other["error_info"]["code"] == "conflict"
 
 
 def test_a_job_is_deleted_when_it_has_ended(start: HostStarter) -> None:

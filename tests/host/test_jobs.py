@@ -267,8 +267,9 @@ async def test_a_key_makes_one_job_of_several_submits(mock_host: HostMaker) -> N
     ml = await mock_host()
     first = await ml.submit("mock", "echo", {"a": 1}, idempotency_key="k")
     assert await ml.submit("mock", "echo", {"a": 1}, idempotency_key="k") is first
-    with pytest.raises(InvalidArgumentError, match="idempotency_key"):
+    with pytest.raises(CallError, match="idempotency_key") as caught:
         await ml.submit("mock", "echo", {"a": 2}, idempotency_key="k")
+    assert caught.value.code == "conflict"
 
     failed = await ml.submit("mock", "fail", idempotency_key="f")
     await failed.wait()

@@ -167,7 +167,7 @@ class JobTable:
         """Return the job that was submitted with an idempotency key, unless it failed or was forgotten.
 
         Raises:
-            InvalidArgumentError: it was another call.
+            CallError: `conflict`: it was another call.
         """
         known, id = self._keys.get((bridge, key), (None, ""))
         job = self._jobs.get(id)
@@ -175,8 +175,8 @@ class JobTable:
             self._keys.pop((bridge, key), None)
             return None
         if known != what:
-            text = f"idempotency_key {key!r} was used for a job with another command or other arguments"
-            raise InvalidArgumentError(text, details={"problems": [{"argument": "idempotency_key"}]})
+            text = f"idempotency_key {key!r} was used for a job with another command or other arguments; use a new key"
+            raise CallError(text, code=ErrorCode.CONFLICT, retryable=False, details={"bridge": bridge, "key": key})
         return job
 
     def remember_key(self, bridge: str, key: str, what: object, job: AsyncJob) -> None:

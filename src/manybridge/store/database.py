@@ -20,7 +20,7 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
 from manybridge.errors import StoreError
-from manybridge.store.failures import closed_error, lost_connection, store_error
+from manybridge.store.failures import closed_error, lost_connection, moved_error, store_error
 from manybridge.store.inline import EngineThread
 from manybridge.store.schema import needs_upgrade, upgrade
 from manybridge.store.urls import StoreUrl
@@ -151,8 +151,11 @@ class Database:
         engine = create_engine(f"sqlite:///{self.url.path}", pool_size=1, connect_args={"timeout": BUSY_SECONDS})
         synchronous = self.url.synchronous
 
+        opened: list[tuple[int, int]] = []
+
         @event.listens_for(engine, "connect")
         def connected(connection: Any, _record: Any) -> None:
+            opened[:] = [_identity(self.url)]
             connection.isolation_level = None  # the module must not begin transactions by itself: we say which kind
             cursor = connection.cursor()
             for pragma in ("journal_mode=wal", f"synchronous={synchronous}", "foreign_keys=on"):
@@ -161,6 +164,9 @@ class Database:
 
         @event.listens_for(engine, "begin")
         def begun(connection: Any) -> None:
+            # SQLite would go on with a file that has no name any more, and everything would be gone with this process.
+            if opened != [_identity(self.url)]:
+                raise moved_error(self.url, "begin")
             # Immediate takes the one write lock at the beginning, where waiting for it is possible.
             connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
@@ -224,6 +230,15 @@ def _unknown(error: BaseException, url: StoreUrl, doing: str) -> StoreError:
     made.details["unknown"] = True
     made.message += "; the connection broke in the commit, so nobody knows whether it was kept"
     return made
+
+
+def _identity(url: StoreUrl) -> tuple[int, int]:
+    """Which file the path leads to; zeros where it leads to none."""
+    try:
+        found = os.stat(url.path)  # noqa: PTH116  # a microsecond less in each transaction
+    except OSError:
+        return 0, 0
+    return found.st_dev, found.st_ino
 
 
 def _make_file(url: StoreUrl) -> None:

@@ -37,6 +37,10 @@ _CORRUPTED: Final = Reason(
 )
 _UNREACHABLE: Final = Reason("unreachable", "the database server does not answer; check that it runs", retryable=True)
 _REFUSED: Final = Reason("refused", "the database server refuses us; check user, password, database and rights")
+_MOVED: Final = Reason(
+    "moved",
+    "its file was moved, deleted or replaced while it was open; put it back, or start again with what is there now",
+)
 _CLOSED: Final = Reason("closed", "the store was closed")
 _UNFIT: Final = Reason(
     "unfit_value", "a text can't be kept (a lone surrogate, or a NUL character)", ErrorCode.INVALID_ARGUMENT
@@ -110,6 +114,11 @@ def made_error(reason: Reason, url: StoreUrl, doing: str, said: str = "", **deta
 def closed_error(url: StoreUrl, doing: str) -> StoreError:
     """The error after `close`."""
     return made_error(_CLOSED, url, doing)
+
+
+def moved_error(url: StoreUrl, doing: str) -> StoreError:
+    """The error where the path leads to another file than the one that is open, or to none."""
+    return made_error(_MOVED, url, doing)
 
 
 def root_of(error: BaseException) -> BaseException:
