@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -554,6 +554,8 @@ class Conversation(RuleBasedStateMachine):
 
 
 TestConversation = Conversation.TestCase
+# Half the usual number: each is a whole conversation, and a loaded machine has to get through them in time.
+TestConversation.settings = settings(max_examples=50)
 
 
 def test_the_connection_asks_the_codec_anew(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,7 @@ from manybridge.protocol.messages import (
     request_from_json,
     request_from_object,
     request_to_object,
+    successful_reply,
     worker_message_from_object,
     worker_message_to_object,
 )
@@ -131,37 +132,37 @@ CALL_TRANSITIONS: Final[dict[CallState, dict[Step, CallState]]] = {
 class _Calls:
     """The open calls of a connection, by id, with the next event number of each. Owner of that state."""
 
-    __slots__ = ("_open",)
+    __slots__ = ("open",)
 
     def __init__(self) -> None:
-        # id -> (state, next seq). A call that is not here is IDLE or DONE: an id may be used again after its reply.
-        self._open: dict[MessageId, tuple[CallState, int]] = {}
+        self.open: dict[MessageId, tuple[CallState, int]] = {}
+        """id -> (state, next seq). A call that is not here is IDLE or DONE: an id may be used again after its reply."""
 
     def begin(self, id: MessageId, *, stream: bool) -> bool:
         """Record a request. False if a call with this id is open already."""
-        if id in self._open:
+        if id in self.open:
             return False
-        self._open[id] = _BEGUN_STREAMING if stream else _BEGUN
+        self.open[id] = _BEGUN_STREAMING if stream else _BEGUN
         return True
 
     def advance(self, id: MessageId, step: Step) -> int | None:
         """Record an event and return its number; None if no event is legal for this call now."""
-        state, seq = self._open.get(id, _IDLE)
+        state, seq = self.open.get(id, _IDLE)
         following = CALL_TRANSITIONS[state].get(step)
         if following is None:
             return None
-        self._open[id] = (following, seq + 1)
+        self.open[id] = (following, seq + 1)
         return seq
 
     def finish(self, id: MessageId) -> bool:
         """Record a reply. False if the call is not open."""
-        return self._open.pop(id, None) is not None
+        return self.open.pop(id, None) is not None
 
     def __contains__(self, id: MessageId) -> bool:
-        return id in self._open
+        return id in self.open
 
     def __len__(self) -> int:
-        return len(self._open)
+        return len(self.open)
 
 
 _IDLE: Final = (CallState.IDLE, 0)
@@ -295,15 +296,23 @@ class ClientConnection(_Connection):
                 a worker finished in order stays finished, wherever the stream was cut into reads.
         """
         messages: list[WorkerMessage] = []
+        calls, decode = self._calls.open, codec.decode
         try:
-            messages.extend(self._receive_frame(frame) for frame in self._decoder.receive_data(data))
+            for frame in self._decoder.receive_data(data):
+                message = self._from_frame(frame, decode)
+                reply = successful_reply(message)
+                # Most of what comes is the reply of an open call; anything else takes the long way.
+                if reply is not None and calls.pop(reply[0], None) is not None:
+                    messages.append(reply)
+                else:
+                    messages.append(self._receive_message(message))
         except RemoteProtocolError as error:
             error.received = messages
             raise
         return messages
 
-    def _receive_frame(self, frame: bytes | bytearray | OversizedFrame) -> WorkerMessage:
-        message = worker_message_from_object(self._from_frame(frame, codec.decode))
+    def _receive_message(self, object: Any) -> WorkerMessage:
+        message = worker_message_from_object(object)
         if type(message) is Event:
             self._check_event(message)
         elif message.id is not None and not self._calls.finish(message.id):
@@ -342,7 +351,14 @@ class WorkerConnection(_Connection):
         Raises:
             LocalProtocolError: as `send`.
         """
-        return self._send_reply(id, {"id": id, "success": True, "result": result, "timestamp": timestamp})
+        message = {"id": id, "success": True, "result": result, "timestamp": timestamp}
+        if self.lenient or id not in self._calls.open:
+            return self._send_reply(id, message)
+        payload = codec.encode(message)
+        if len(payload) > self.max_frame_bytes:
+            return self._to_frame(payload)
+        del self._calls.open[id]
+        return pack_header(len(payload)) + payload
 
     def send(self, message: WorkerMessage) -> bytes:
         """Return the bytes of a reply, a failed reply or an event made by `event`.
@@ -378,7 +394,12 @@ class WorkerConnection(_Connection):
         try:
             if self.lenient and self.version == 1:
                 return self._receive_leniently(self._from_frame(frame, codec.decode))
-            return self._begin(self._from_frame(frame, request_from_json))
+            request = self._from_frame(frame, request_from_json)
+            opened, id = self._calls.open, request.id
+            if id in opened:
+                raise _in_use(id)
+            opened[id] = _BEGUN_STREAMING if request.stream else _BEGUN
+            return request
         except RemoteProtocolError as error:
             return Malformed(error, error.details.get("id"))
 
@@ -387,12 +408,9 @@ class WorkerConnection(_Connection):
             lenient_request = _lenient_request(message)
             if not lenient_request.is_extended:
                 return self._begin_lenient(lenient_request)
-        return self._begin(request_from_object(message))
-
-    def _begin(self, request: Request) -> Request:
+        request = request_from_object(message)
         if not self._calls.begin(request.id, stream=request.stream):
-            text = f"call {request.id!r} is still open; an id may be used again after its reply"
-            raise RemoteProtocolError(ErrorCode.INVALID_REQUEST, text, id=request.id)
+            raise _in_use(request.id)
         return request
 
     def _begin_lenient(self, request: Request) -> Request:
@@ -411,6 +429,11 @@ def _lenient_request(message: dict[str, Any]) -> Request:
 
 def _step_of(event: str) -> Step:
     return Step.HOST_CALL if event == EVENT_CALL else Step.EVENT
+
+
+def _in_use(id: MessageId) -> RemoteProtocolError:
+    text = f"call {id!r} is still open; an id may be used again after its reply"
+    return RemoteProtocolError(ErrorCode.INVALID_REQUEST, text, id=id)
 
 
 def _breach(text: str) -> RemoteProtocolError:

@@ -301,12 +301,24 @@ def worker_message_from_object(message: Any) -> WorkerMessage:
     id = message.get("id")
     success = message.get("success")
     if success is True:
-        if not is_message_id(id) or "result" not in message:
+        reply = successful_reply(message)
+        if reply is None:
             raise _violation("a successful reply needs an id and a result")
-        return Reply(id, message["result"], _timestamp(message))
+        return reply
     if success is False:
         return _error_reply(id, message)
     return _event(id, message)
+
+
+def successful_reply(message: Any) -> Reply | None:
+    """The reply that a JSON object is; None for anything else, whether it is legal or not."""
+    if type(message) is not dict or message.get("success") is not True or "result" not in message:
+        return None
+    id = message.get("id")
+    if not (type(id) is int or is_message_id(id)):
+        return None
+    reply: Reply = _new(Reply, (id, message["result"], _timestamp(message)))
+    return reply
 
 
 def _error_reply(id: Any, message: JSONObject) -> ErrorReply:

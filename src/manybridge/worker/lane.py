@@ -94,7 +94,8 @@ class Lane:
         self._wake = threading.Semaphore(0)
         self._asleep = False
         self._started = False
-        self._next_look = 0.0
+        self.next_look = inf
+        """When the watch will look at its clock by itself, monotonic; a later deadline need not be told."""
         self.closed = False
         """Whether the client has closed its end."""
 
@@ -138,7 +139,7 @@ class Lane:
 
     def watch_until(self, deadline: float) -> None:
         """There is a new deadline, in monotonic seconds; make sure that the watch looks at its clock by then."""
-        if not self._started or deadline < self._next_look:
+        if deadline < self.next_look:
             self.wake()
 
     def attend(self) -> None:
@@ -173,7 +174,7 @@ class Lane:
         section, since = self._section, monotonic()
         while True:
             if idle < IDLE_TICKS:
-                self._next_look = monotonic() + pause
+                self.next_look = monotonic() + pause
                 self._wake.acquire(timeout=pause)
             else:
                 self._sleep()
@@ -189,7 +190,7 @@ class Lane:
         """Wait for good, or for what is due. Announced, so that whoever has something new to watch wakes us."""
         self._asleep = True
         due = self._look()  # asked again after the announcement: what came before it woke nobody
-        self._next_look = inf if due is None else monotonic() + due
+        self.next_look = inf if due is None else monotonic() + due
         if not self._busy:
             self._wake.acquire(timeout=due)
         self._asleep = False

@@ -252,7 +252,7 @@ class Runtime:
             self._threads.submit(lambda: self._serve(call))
         else:
             self._queue.append(call)
-        if call.deadline is not None:
+        if call.deadline is not None and call.deadline < self._lane.next_look:
             self._lane.watch_until(call.deadline)
 
     def _request_load(self) -> None:
