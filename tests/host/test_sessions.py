@@ -140,7 +140,8 @@ async def test_a_second_call_can_stop_the_first(mock_host: HostMaker) -> None:
     assert await ml.call("mock", "echo", {"a": 1}, session="s") == {"a": 1}
     with pytest.raises(CallCancelledError) as caught:
         await first
-    assert caught.value.details["stopped_by"] == "cooperative"
+    # On a busy machine the worker may not even have begun it.
+    assert caught.value.details["stopped_by"] in {"cooperative", "queue"}
 
 
 async def test_a_session_ends_with_its_lease(mock_host: HostMaker) -> None:

@@ -27,6 +27,25 @@ class Unsafe(Bridge):
 """
 
 
+SLOW = """
+import os
+
+from manybridge.bridge import Bridge, command
+
+class Slow(Bridge):
+    name = "slow"
+    zygote_safe = True
+
+    @classmethod
+    def preload(cls):
+        open(os.environ["IMPORTED"]).close()
+
+    @command
+    def one(self) -> dict:
+        return {"one": 1}
+"""
+
+
 def launcher_of(ml: AsyncMLBridge) -> ZygoteLauncher:
     """Return what starts the workers of `mock`."""
     launcher = ml.pool("mock").supervisor._launcher
@@ -95,19 +114,27 @@ async def test_a_zygote_that_died_is_made_again(mock_host: HostMaker) -> None:
     assert ml.pool("mock").ready[0].started_by == "zygote"
 
 
-async def test_a_zygote_that_is_killed_during_its_import_is_made_again(mock_host: HostMaker) -> None:
+async def test_a_zygote_that_is_killed_during_its_import_is_made_again(tmp_path: Path) -> None:
     """Nothing was wrong with the framework; with `always` the bridge would never serve again."""
-    ml = await mock_host(zygote="always", restart={"initial_backoff": 0.0})
-    launcher = launcher_of(ml)
-    await aeventually(lambda: launcher._zygote is not None)
-    zygote = launcher._zygote
-    assert zygote is not None
-    assert not zygote.ready.done()
-    os.kill(zygote.process.pid, signal.SIGKILL)
-    await aeventually(lambda: zygote.process.status is not None)
+    (tmp_path / "slow.py").write_text(SLOW)
+    imported = tmp_path / "imported"
+    os.mkfifo(imported)  # the import waits until somebody opens the other end
+    table = {"python_script": str(tmp_path / "slow.py"), "zygote": "always", "restart": {"initial_backoff": 0.0}}
+    config = {"bridges": {"mock": {**table, "environment": {"IMPORTED": str(imported)}}}}
+    async with AsyncMLBridge(config) as ml:
+        launcher = launcher_of(ml)
+        await aeventually(lambda: launcher._zygote is not None)
+        zygote = launcher._zygote
+        assert zygote is not None
+        assert not zygote.ready.done()
+        os.kill(zygote.process.pid, signal.SIGKILL)
+        await aeventually(lambda: zygote.process.status is not None)
 
-    assert await ml.call("mock", "echo", {"a": 1}) == {"a": 1}
-    assert ml.pool("mock").ready[0].started_by == "zygote"
+        imported.unlink()
+        imported.touch()
+        await aeventually(lambda: ml.pool("mock").ready)  # a call that waited for the killed one was told so
+        assert await ml.call("mock", "slow:one") == {"one": 1}
+        assert ml.pool("mock").ready[0].started_by == "zygote"
 
 
 async def test_options_and_environment_reach_a_forked_worker(mock_host: HostMaker) -> None:

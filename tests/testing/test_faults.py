@@ -125,7 +125,7 @@ async def test_memory_can_be_made_scarce_for_a_bridge_that_knows_nothing_of_it(t
     )
     async with AsyncMLBridge({"bridges": {"greedy": {"python_script": str(script)}}}) as ml, Faults(ml) as faults:
         await ml.wait_ready()
-        injection = await faults.eat_memory("greedy", mb=64, seconds=0.3)
+        injection = await faults.eat_memory("greedy", mb=64, seconds=1_500 * MS)
         assert injection.facts["how"] == "limited"
 
         async def refused() -> bool:
