@@ -20,6 +20,18 @@ AtBegin = Callable[[sqlite3.Connection], object]
 _at_begin: list[AtBegin] = []
 """What is done to every connection to SQLite of this process at the beginning of each transaction."""
 
+_real_time: Final = time.time
+_ahead = [0.0]
+"""Seconds by which the clock has jumped."""
+
+
+def _time() -> float:
+    return _real_time() + _ahead[0]
+
+
+def _julian_day(_moment: str) -> float:
+    return _time() / DAY + 2_440_587.5
+
 
 @contextmanager
 def watched_connections() -> Iterator[None]:
@@ -28,6 +40,8 @@ def watched_connections() -> Iterator[None]:
     @event.listens_for(Engine, "begin")
     def begun(connection: Any) -> None:
         if connection.dialect.name == "sqlite":
+            # Before the first statement: those that are prepared keep the function that they were prepared with.
+            connection.connection.driver_connection.create_function("julianday", 1, _julian_day)
             for action in _at_begin:
                 action(connection.connection.driver_connection)
 
@@ -110,25 +124,15 @@ def restarted(server: Server) -> Iterator[None]:
 @contextmanager
 def clock_jumps(seconds: float) -> Iterator[None]:
     """The time of day is another one, for us and for SQLite; what measures durations goes on as before."""
-    real = time.time
-
-    def jumped() -> float:
-        return real() + seconds
-
-    def julian_day(_moment: str) -> float:
-        return jumped() / DAY + 2_440_587.5
-
-    # SQLite keeps the function; once the jump is taken back, it tells the real time.
-    _at_begin.append(lambda connection: connection.create_function("julianday", 1, julian_day))
-
     ours = [module for name, module in sys.modules.items() if name.startswith("manybridge.")]
-    changed = [module for module in ours if getattr(module, "time", None) is real]
+    changed = [module for module in ours if getattr(module, "time", None) is _real_time]
     for module in changed:
-        module.time = jumped  # type: ignore[attr-defined]  # it has one, which is the clock
+        module.time = _time  # type: ignore[attr-defined]  # it has one, which is the clock
+    _ahead[0] = seconds
     yield
+    _ahead[0] = 0.0
     for module in changed:
-        module.time = real  # type: ignore[attr-defined]  # the same
-    seconds = 0.0
+        module.time = _real_time  # type: ignore[attr-defined]  # the same
 
 
 @contextmanager

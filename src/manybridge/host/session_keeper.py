@@ -50,6 +50,8 @@ class SessionKeeper:
         self._ticks = 0
         table.kept_expired = self._expired
         access.on_tick.append(self._tick)
+        access.on_jump.append(self._clock_jumped)
+        self._all_late = False
 
     async def create(
         self,
@@ -243,6 +245,10 @@ class SessionKeeper:
                 if session is not None and not session.busy:
                     self._table.close(id)
 
+    def _clock_jumped(self) -> None:
+        """The store may believe that leases ran out which have hours to go: tell it of all, before any is ended."""
+        self._all_late = True
+
     async def _save_touched(self, *, last: bool = False) -> None:
         """Tell the store of leases that are longer than it knows: by much, or, the last time, at all."""
         if not self._access.shared:
@@ -251,12 +257,14 @@ class SessionKeeper:
         late = [
             each
             for each in self._table.all()
-            if each.kept and (_is_late(each, now) or (last and each.expires_at > each.stored_until))
+            if each.kept and (self._all_late or _is_late(each, now) or (last and each.expires_at > each.stored_until))
         ]
         if not late:
+            self._all_late = False
             return
         until = {each.id: each.stored_until for each in late}
         gone = set(await self._access.store.renew_sessions([await self._record(each) for each in late]))
+        self._all_late = False
         for session in [each for each in late if each.id in gone]:
             if now < until[session.id] - CLOCK_DRIFT:  # its lease still ran: somebody closed it
                 if self._table.known(session.id) is session:

@@ -39,6 +39,10 @@ RENEW_SECONDS: Final = 5.0
 PROBE_SECONDS: Final = 0.5
 """How long a store may take to say that it is there; as long as a worker may, so that health stays quick."""
 
+JUMP_SECONDS: Final = 1.0
+"""The clock has jumped when it has moved by so much more or less than the time that has passed. One that is corrected
+slowly moves by half a millisecond in a second."""
+
 TICK_SECONDS: Final = 1.0
 """How far behind counts of executions and leases of sessions may be."""
 
@@ -85,6 +89,10 @@ class StoreAccess:
         """Whether anybody else may change the records."""
         self.on_tick: list[Callable[[], Awaitable[None]]] = []
         """Called about once in a second while this host is announced, and at the end."""
+        self.on_jump: list[Callable[[], None]] = []
+        """Called before a tick when the clock has jumped: every lease that the store knows has another length now."""
+        self._clock = time() - monotonic()
+        """What the time of day is ahead of the time that passes."""
         self._own_folder = self.url.path.parent if self.url.path == default_file() else None
         self._lease_until = -inf
         self._announcing = asyncio.Lock()
@@ -208,6 +216,7 @@ class StoreAccess:
 
     async def _keep_up(self) -> None:
         try:
+            self._look_at_clock()
             if self.shared and monotonic() - self._renewed >= RENEW_SECONDS:
                 await self._renew()
             await self._tick()
@@ -216,6 +225,18 @@ class StoreAccess:
             if not self._failing:
                 _log.warning("the store fails; it is tried again every second: %s", error)
             self._failing = True
+
+    def _look_at_clock(self) -> None:
+        """Have leases told again after a jump: a store measures them by the time of day, a host by that which passes.
+
+        Of a server on another machine it is the clock there that counts. Its jump is not seen here; a lease of ours is
+        renewed after RENEW_SECONDS.
+        """
+        clock = time() - monotonic()
+        if abs(clock - self._clock) > JUMP_SECONDS:
+            self._clock, self._renewed = clock, -inf
+            for action in self.on_jump:
+                action()
 
     async def _tick(self) -> None:
         for action in self.on_tick:
