@@ -219,8 +219,11 @@ class Faults:
         if not eats:
             _check_process(victim)
         injection = _struck("eat_memory", victim, mb=mb, seconds=seconds, how="allocated" if eats else "limited")
-        work = self._allocate if eats else self._limit
-        self._while(injection, lambda: work(pool, victim, mb, seconds))
+        if eats:
+            self._while(injection, lambda: self._allocate(pool, victim, mb, seconds))
+        else:  # before we return: a call that allocates while we measure would raise the limit
+            before = _limit_address_space(victim.process.pid, mb)
+            self._while(injection, lambda: self._give_back(victim, before, seconds))
         return injection
 
     async def flood(self, bridge: str | None = None, *, mb: float = 4.0, worker: int | None = None) -> Injection:
@@ -387,15 +390,12 @@ class Faults:
             await asyncio.sleep(wait)
 
     @staticmethod
-    async def _limit(pool: Pool, victim: WorkerHandle, mb: int, seconds: float) -> None:  # noqa: ARG004  # as _allocate
-        pid = victim.process.pid
-        _, hard = before = resource.prlimit(pid, resource.RLIMIT_AS)
-        resource.prlimit(pid, resource.RLIMIT_AS, (_address_space(pid) + mb * 2**20, hard))
+    async def _give_back(victim: WorkerHandle, limits: tuple[int, int], seconds: float) -> None:
         try:
             await asyncio.sleep(seconds)
         finally:
             if victim.process.status is None:
-                resource.prlimit(pid, resource.RLIMIT_AS, before)
+                resource.prlimit(victim.process.pid, resource.RLIMIT_AS, limits)
 
     async def _strike_wire(
         self, fault: WireFault, bridge: str | None, worker: int | None, order: Order, *, must_die: bool = False
@@ -506,6 +506,13 @@ async def _answers(worker: WorkerHandle) -> bool:
     except (TimeoutError, ManybridgeError):
         return False
     return True
+
+
+def _limit_address_space(pid: int, mb: int) -> tuple[int, int]:
+    """Leave a process what it has and `mb` more; returns its limits before."""
+    _, hard = before = resource.prlimit(pid, resource.RLIMIT_AS)
+    resource.prlimit(pid, resource.RLIMIT_AS, (_address_space(pid) + mb * 2**20, hard))
+    return before
 
 
 def _address_space(pid: int) -> int:
