@@ -3,9 +3,10 @@
     python -m benchmarks.soak --minutes 10
 
 Calls come at a steady rate, however long answers take: plain ones, streams, jobs, a session, resources with and
-without state, programs of a framework. Every two seconds one worker gets `kill -9`, of one bridge after the other. Each call has
-a number, and its right answer follows from it, so an answer that belongs to another call is seen. Resources with state
-count what was done to them: an execution that failed must not have counted, one that was answered must have.
+without state, programs of a framework. Every two seconds one worker gets `kill -9`, of one bridge after the other.
+Each call has a number, and its right answer follows from it, so an answer that belongs to another call is seen.
+Resources with state count what was done to them: an execution that failed must not have counted, one that was
+answered must have.
 
 Results go to benchmarks/results/soak.json; the exit status is 1 where a promise was broken.
 """
