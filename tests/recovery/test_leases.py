@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from manybridge.errors import ResourceError
+from manybridge.errors import OverloadedError, ResourceError
+from manybridge.host import placement
 from manybridge.host.bridge import AsyncMLBridge
 from tests.store.hosts import HostMaker, expire
 from tests.support import aeventually
@@ -123,3 +124,46 @@ def _waits(ml: AsyncMLBridge, command: str) -> bool:
     pool = ml.pool("mock")
     sent = [call for worker in pool.ready for call in worker.calls.values()]
     return any(call.command == command for call in sent) or pool.waiting > 0
+
+
+async def test_a_stale_object_is_never_taken_for_the_resource(
+    durable_host: HostMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a worker can't be made to forget an old state, the execution is an error."""
+    one, two = await durable_host(), await durable_host()
+    made = await one.create_resource("mock", "counter")
+    assert await value(one, made.id) == 1
+    await lapse(one)
+    assert await value(two, made.id) == 2
+    await two.close()
+
+    async def forgets_nothing(*_: Any) -> None:
+        return
+
+    with monkeypatch.context() as patched:
+        patched.setattr(placement, "release", forgets_nothing)
+        with pytest.raises(ResourceError) as caught:
+            await value(one, made.id)
+    assert caught.value.code == "resource_exists"
+    assert await value(one, made.id) == 3
+
+
+async def test_a_full_queue_does_not_keep_a_worker_from_forgetting(durable_host: HostMaker) -> None:
+    """What the host does for itself is not refused for want of room."""
+    ml = await durable_host(max_queue=0)
+    made = await ml.create_resource("mock", "counter")
+    await ml.call("mock", "sleep", {"seconds": 0.1})  # from now on the worker gets one call at a time
+    running = asyncio.ensure_future(ml.call("mock", "sleep", {"seconds": 0.3}))
+    await aeventually(lambda: ml.pool("mock").running)
+    with pytest.raises(OverloadedError):
+        await ml.call("mock", "echo", {})
+    await ml.delete_resource("mock", made.id)
+    await running
+
+    async def is_forgotten() -> bool:
+        try:
+            return bool((await ml.call("mock", "common:get_stats"))["resources"] == 0)
+        except OverloadedError:
+            return False  # it is just being forgotten
+
+    await aeventually(is_forgotten)

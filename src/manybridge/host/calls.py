@@ -88,6 +88,8 @@ class Call:
     """Whether its worker was asked to give it back, because another one is free."""
     stopped_by: str = "queue"
     """The last rung of the ladder that was tried."""
+    of_host = False
+    """Whether it is the host's own housekeeping: then it is never refused for want of room, nor for having waited."""
     queue_expires = inf
     """When it has waited for too long, monotonic."""
 

@@ -132,7 +132,9 @@ class Placement:
         except ResourceError as error:
             if error.code != ErrorCode.RESOURCE_EXISTS or call.worker is None:
                 raise
-            if record.policy == "restore" and not again:  # whatever it has is not the state that we want
+            if record.policy == "restore":  # whatever it has is not the state that we want
+                if again:
+                    raise
                 await release(pool, record, call.worker)
                 return await self._make(pool, record, options, call.worker, again=True)
         except ManybridgeError as error:
@@ -181,7 +183,7 @@ def make_call(command: str, args: dict[str, Any], options: CallOptions, target: 
 async def release(pool: Pool, record: Record, worker: WorkerHandle) -> None:
     """Have a worker forget a resource, if it has it."""
     call = Call("common:delete_resource", {"id": record.resource.id}, loop_future())
-    call.session_id, call.target = record.resource.session, worker
+    call.session_id, call.target, call.of_host = record.resource.session, worker, True
     try:
         await pool.run(call)
     except ManybridgeError:

@@ -182,11 +182,11 @@ class Pool:
             self.call_failed(call, refusal)
             return
         config = self.config
-        if len(self._queue) + self._pinned_waiting >= config.max_queue:
+        if len(self._queue) + self._pinned_waiting >= config.max_queue and not call.of_host:
             self.call_failed(call, self._overloaded(f"{self.waiting} calls wait already"))
             return
         call.sequence = next(self._sequence)
-        if config.queue_timeout is not None:
+        if config.queue_timeout is not None and not call.of_host:
             call.queue_expires = monotonic() + config.queue_timeout
         queue.append(call)
         self._deadlines.announce(call.due)

@@ -106,6 +106,11 @@ class ResourceKeeper:
                 return True
             await self.access.announce()
             found = await self._claimed_record(record, min(deadline, monotonic() + CLAIM_PATIENCE))
+            if record.fence is not None and found.fence == record.fence + 1:
+                # Our lease lapsed, and nobody has claimed it meanwhile: what runs goes on, what waits is written.
+                record.fence = found.fence
+                record.refresh(found)
+                return True
             current = found.version == record.version and record.kept == record.changes
             record.state, record.version, record.fence = found.state, found.version, found.fence
             if not current or record.since is None:
@@ -167,6 +172,9 @@ class ResourceKeeper:
             self.lose(record)
             raise
         if version is None:
+            if record.fence != fence and record.continues(fence):  # claimed again by ourselves meanwhile
+                await self._write(record)
+                return
             self.lose(record)
             if await self.store.get_resource(bridge, id) is not None:
                 raise _taken_over(record)
