@@ -151,6 +151,7 @@ async def test_a_stale_object_is_never_taken_for_the_resource(
 async def test_a_full_queue_does_not_keep_a_worker_from_forgetting(durable_host: HostMaker) -> None:
     """What the host does for itself is not refused for want of room."""
     ml = await durable_host(max_queue=0)
+    await ml.wait_ready("mock")
     made = await ml.create_resource("mock", "counter")
     await ml.call("mock", "sleep", {"seconds": 0.1})  # from now on the worker gets one call at a time
     running = asyncio.ensure_future(ml.call("mock", "sleep", {"seconds": 0.3}))
