@@ -7,10 +7,13 @@ from math import inf
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from manybridge.errors import OverloadedError, ResourceError
 from manybridge.host import placement
 from manybridge.host.bridge import AsyncMLBridge
+from manybridge.store.liveness import this_host
+from manybridge.store.sql_hosts import FORGET_SECONDS
 from tests.store.hosts import HostMaker, expire
 from tests.support import aeventually
 
@@ -117,6 +120,23 @@ async def test_an_execution_whose_state_could_not_be_kept_is_not_counted(
     assert await value(ml, made.id) == 1
     stored = await store.get_resource("mock", made.id)
     assert (stored.executions, stored.version) == (1, 2)
+
+
+async def test_hosts_that_were_killed_are_forgotten_some_day(durable_host: HostMaker) -> None:
+    """Nobody has to ask for each of them, and a database doesn't grow with every crash."""
+    ml = await durable_host()
+    store: Any = ml._access.store
+    for number in range(3):
+        await store.announce_host(this_host(f"killed {number}"), -(number + 0.5) * FORGET_SECONDS)
+    await durable_host()
+
+    async def known(connection: Any) -> set[str]:
+        return {row.id for row in await connection.execute(text("SELECT id FROM manybridge_hosts"))}
+
+    await ml._access._renew()
+    found = await store._store.database.read(known, "test")
+    assert {id for id in found if id.startswith("killed")} == {"killed 0"}
+    assert ml._access.host in found
 
 
 def _waits(ml: AsyncMLBridge, command: str) -> bool:

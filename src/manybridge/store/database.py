@@ -79,7 +79,7 @@ class Database:
         except OSError as error:
             raise store_error(error, self.url, "open") from error
         except BaseException:
-            await self._dispose()
+            await self.close()  # not only dispose: what was cancelled may still be connecting
             raise
 
     async def write(self, work: Work[Result], doing: str) -> Result:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import and_, or_, select
 
@@ -13,6 +13,10 @@ from manybridge.store.tables import hosts, resources
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
+
+
+FORGET_SECONDS: Final = 86_400.0
+"""So long after the end of its lease the row of a host that was killed is deleted: nobody has to ask for it."""
 
 
 class SqlHosts(Statements):
@@ -29,6 +33,7 @@ class SqlHosts(Statements):
                 "started": host.started,
                 "expires_at": now(connection) + lease_seconds,
             }
+            await connection.execute(hosts.delete().where(hosts.c.expires_at < now(connection) - FORGET_SECONDS))
             await connection.execute(upsert(connection, hosts, values))
 
         await self.database.write(work, "announce this host")
