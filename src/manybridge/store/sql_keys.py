@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ColumnElement, Row, select
@@ -17,8 +19,16 @@ LONGEST_CALL: Final = 86_400.0
 """Seconds after which the key of a call whose host has gone is swept away, where nobody asked for it again."""
 
 
+SWEEP_SECONDS: Final = 60.0
+"""How often a host deletes keys that are over. Who asks for one of those begins anew, whether it is still there or not.
+"""
+
+
 class SqlKeys(Statements):
     """Implements `KeyStore`."""
+
+    _swept = -inf
+    """When keys that are over were last deleted, monotonic."""
 
     async def begin_key(self, record: KeyRecord) -> tuple[KeyRecord, bool]:
         """See `KeyStore`."""
@@ -27,13 +37,16 @@ class SqlKeys(Statements):
         whole = begun | {"scope": self._scope, "bridge": record.bridge, "key": record.key}
 
         async def work(connection: AsyncConnection) -> tuple[KeyRecord, bool]:
-            await connection.execute(keys.delete().where(_is_over(connection)))
+            if monotonic() - self._swept > SWEEP_SECONDS:
+                self._swept = monotonic()
+                await connection.execute(keys.delete().where(_is_over(connection)))
             added = insert(connection, keys).values(**whole, expires_at=now(connection) + LONGEST_CALL)
             if (await connection.execute(added.on_conflict_do_nothing())).rowcount > 0:
                 return record, True
-            row = (await connection.execute(select(keys).where(own).with_for_update())).one()
+            query = select(keys, _is_over(connection).label("is_over")).where(own).with_for_update()
+            row = (await connection.execute(query)).one()
             found = _key(row)
-            if found.done or await is_living(connection, found.host):
+            if not row.is_over and (found.done or await is_living(connection, found.host)):
                 return found, False
             await connection.execute(
                 keys.update().where(own).values(**begun, expires_at=now(connection) + LONGEST_CALL)

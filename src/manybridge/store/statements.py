@@ -53,7 +53,13 @@ def from_text(text: str | None) -> Any:
 
 def now(connection: AsyncConnection) -> ColumnElement[float]:
     """Unix seconds by the clock of the database: hosts on several machines need not agree on the time."""
-    if connection.dialect.name == "sqlite":
+    return _now(connection.dialect.name)
+
+
+@cache
+def _now(dialect: str) -> ColumnElement[float]:
+    # Made once, as below: it is in most statements.
+    if dialect == "sqlite":
         return (func.julianday("now") - _UNIX_EPOCH) * 86400.0
     return cast(extract("epoch", func.clock_timestamp()), Double)
 
