@@ -22,6 +22,7 @@ HOOKS: Final[dict[str, str]] = {
     "tqdm.std": "manybridge.worker.tqdm_progress:install",
     "tqdm.notebook": "manybridge.worker.tqdm_progress:install_without_notebook",
     "dspy.dsp.utils.settings": "manybridge.bridges.dspy.callbacks:install",
+    "langchain_core.callbacks.manager": "manybridge.bridges.langchain.progress:install",
     "transformers.trainer": "manybridge.bridges.transformers.progress:install",
 }
 """Name of a module: `module:function` of its hook."""
