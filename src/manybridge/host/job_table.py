@@ -44,6 +44,7 @@ class JobTable:
         """Bridge and idempotency key: what was to be done, and the id of the job that does it."""
         self._store: DurableJobs | None = None
         self._journal: JobJournal | None = None
+        self._closing = False
 
     # ------------------------------------------------------------------ the store
 
@@ -133,6 +134,7 @@ class JobTable:
         if id in self._jobs:
             raise InvalidArgumentError(f'id: there is a job "{id}" already', details={"job": id})
         job = LiveJob(id, bridge, command, args, is_starting, session=session, resume=resume, journal=self._journal)
+        job.host_closes = self._closing  # its submit was on its way when the host was told to close
         self._jobs[id] = job
         try:
             await self._forget_surplus()
@@ -257,6 +259,7 @@ class JobTable:
 
     def closing(self) -> None:
         """The host closes: jobs that end from now on were interrupted."""
+        self._closing = True
         for job in self._jobs.values():
             if isinstance(job, LiveJob):
                 job.host_closes = True
