@@ -124,6 +124,11 @@ class Interrupter:
 
     # ------------------------------------------------------------------ from any thread
 
+    def wake_main(self) -> None:
+        """Interrupt a system call of the main thread, so that it runs the handlers of signals that arrived before."""
+        if self._main is not None:
+            signal.pthread_kill(self._main, INTERRUPT_SIGNAL)
+
     def interrupt(self, call: WorkerCall) -> None:
         """Raise `Cancelled` where `call` runs; does nothing when it does not run."""
         is_coroutine = call.cancel_task()

@@ -178,6 +178,9 @@ class Lane:
                 self._wake.acquire(timeout=pause)
             else:
                 self._sleep()
+            # A signal that arrived just before the main thread went to read did not interrupt that; its number is here.
+            if (numbers := self._clear_nudges()) and numbers.strip(NUDGE):
+                self._nudged(numbers)
             if self._take_over(section, since):
                 self._read_while_busy()
             if self._section != section:

@@ -67,13 +67,15 @@ class Lifecycle:
         os.register_at_fork(after_in_child=lambda: self._after_fork(forked))
 
     def nudged(self, numbers: bytes) -> None:
-        """Signals arrived while the watch reads. They are counted: asked twice means now. Watch only."""
+        """Signals arrived, as the watch finds. They are counted: asked twice means now. Watch only."""
         asked = 0 if self._ignore_signals else sum(number in TERMINATING for number in numbers)
         self._asked += asked
         if self._asked > 1:
             exit_now(0)
         if asked and self._leave_by is None:
             self._leave_by = monotonic() + CLOSE_SECONDS
+        if asked and not self._raised:
+            self._interrupter.wake_main()
 
     def seconds_left(self, now: float) -> float | None:
         """Seconds until the process ends whatever its code does, or None; ends it when they are over. Watch only."""
