@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from manybridge.errors import OverloadedError, ResourceError
+from manybridge.errors import ClosedError, OverloadedError, ResourceError
 from manybridge.host import placement
 from manybridge.host.bridge import AsyncMLBridge
 from manybridge.store.liveness import this_host
@@ -137,6 +137,25 @@ async def test_hosts_that_were_killed_are_forgotten_some_day(durable_host: HostM
     found = await store._store.database.read(known, "test")
     assert {id for id in found if id.startswith("killed")} == {"killed 0"}
     assert ml._access.host in found
+
+
+async def test_a_create_that_comes_too_late_for_its_host_says_that_the_host_is_closed(
+    durable_host: HostMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not that the resource exists: its reservation is given back with everything else."""
+    ml = await durable_host()
+    await ml.create_resource("mock", "echo")
+    store: Any = ml._access.store
+    confirm = store.confirm_resource
+
+    async def late(*args: Any) -> Any:
+        await store.retire_host(ml._access.host)
+        ml._access.closing = True
+        return await confirm(*args)
+
+    monkeypatch.setattr(store, "confirm_resource", late)
+    with pytest.raises(ClosedError):
+        await ml.create_resource("mock", "echo", id="mine")
 
 
 def _waits(ml: AsyncMLBridge, command: str) -> bool:

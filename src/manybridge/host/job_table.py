@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
-from manybridge.errors import CallError, InvalidArgumentError, ManybridgeError
+from manybridge.errors import CallError, ClosedError, InvalidArgumentError, ManybridgeError
 from manybridge.host.arguments import checked_name, maybe_name, wrong_argument
 from manybridge.host.job_cancels import without_request
 from manybridge.host.job_journal import JobJournal, JournalStore, claim_key
@@ -128,13 +128,15 @@ class JobTable:
 
         Raises:
             InvalidArgumentError: the id is taken, or no name.
+            ClosedError: the host is closed.
             StoreError: it can't be written; there is no job then.
         """
+        if self._closing:  # this one was on its way when the host was told to close: nobody would write how it ends
+            raise ClosedError("the host is closed")
         id = maybe_name(id, "id") or f"job-{secrets.token_hex(6)}"
         if id in self._jobs:
             raise InvalidArgumentError(f'id: there is a job "{id}" already', details={"job": id})
         job = LiveJob(id, bridge, command, args, is_starting, session=session, resume=resume, journal=self._journal)
-        job.host_closes = self._closing  # its submit was on its way when the host was told to close
         self._jobs[id] = job
         try:
             await self._forget_surplus()

@@ -21,7 +21,7 @@ from dataclasses import replace
 from time import monotonic, time
 from typing import Any, Final
 
-from manybridge.errors import InvalidArgumentError, ManybridgeError, ResourceError, StoreError
+from manybridge.errors import ClosedError, InvalidArgumentError, ManybridgeError, ResourceError, StoreError
 from manybridge.host.calls import Call
 from manybridge.host.config import StoreConfig
 from manybridge.host.options import CallOptions
@@ -108,8 +108,8 @@ class ResourceTable:
             policy = await self._policy(pool, recipe.type)
             state = (await _ask_snapshot(worker, recipe.id, recipe.session))["state"] if policy == "restore" else None
             made = await self._keeper.record(recipe, policy, state)
-            if made is None:
-                raise _exists(recipe.id)
+            if made is None:  # its reservation is gone: with this host, or because others took it for dead
+                raise ClosedError("the host is closed") if self._access.closing else _exists(recipe.id)
         except BaseException:
             # Whoever wanted it is told that there is none, so none is left. A write that was begun goes on.
             pool.tasks.start(self._undo(pool, recipe, worker), f"undo {recipe.id}")

@@ -87,6 +87,8 @@ class StoreAccess:
         self.store: Store = open_store(self.url, scope=self.scope)
         self.shared = self.url.kind != "memory"
         """Whether anybody else may change the records."""
+        self.closing = False
+        """Whether this host gives back what it holds: what is under way can't be kept any more."""
         self.on_tick: list[Callable[[], Awaitable[None]]] = []
         """Called about once in a second while this host is announced, and at the end."""
         self.on_jump: list[Callable[[], None]] = []
@@ -129,6 +131,7 @@ class StoreAccess:
 
     async def close(self) -> None:
         """Write what waits, give everything back, and close the store."""
+        self.closing = True
         if self._timer is not None:
             await self.rest()
             try:
