@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from math import inf
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
-from manybridge.errors import ClosedError, OverloadedError, ResourceError
+from manybridge.errors import ClosedError, OverloadedError, ResourceError, WorkerCrashedError
 from manybridge.host import placement
 from manybridge.host.bridge import AsyncMLBridge
 from manybridge.store.liveness import this_host
@@ -156,6 +158,23 @@ async def test_a_create_that_comes_too_late_for_its_host_says_that_the_host_is_c
     monkeypatch.setattr(store, "confirm_resource", late)
     with pytest.raises(ClosedError):
         await ml.create_resource("mock", "echo", id="mine")
+
+
+async def test_a_create_in_a_session_outlives_the_worker_that_it_waited_for(durable_host: HostMaker) -> None:
+    """It is made in the next one, under the id that was reserved for it."""
+    ml = await durable_host()
+    await ml.create_session("s", affinity="strict_queue")
+    pid = (await ml.call("mock", "pid", session="s"))["pid"]
+    running = asyncio.ensure_future(ml.call("mock", "sleep", {"seconds": 60}))
+    await aeventually(lambda: ml.pool("mock").running)
+    creating = asyncio.ensure_future(ml.create_resource("mock", "counter", id="mine", session="s"))
+    await aeventually(lambda: _waits(ml, "common:create_resource"))
+    os.kill(pid, signal.SIGKILL)
+
+    assert (await creating).id == "mine"
+    assert (await ml.execute_resource("mock", "mine", session="s"))["value"] == 1
+    with pytest.raises(WorkerCrashedError):
+        await running
 
 
 def _waits(ml: AsyncMLBridge, command: str) -> bool:

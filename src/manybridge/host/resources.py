@@ -93,8 +93,10 @@ class ResourceTable:
             return await self._existing(recipe, chosen)
         try:
             return await self._make(pool, reserved, options)
-        except BaseException:
-            pool.tasks.start(self._keeper.abandon(reserved), f"give back {id}")
+        except BaseException as error:
+            giving_back = pool.tasks.start(self._keeper.abandon(reserved), f"give back {id}")
+            if isinstance(error, ManybridgeError):  # it may be tried again at once, and must find its id free
+                await asyncio.wait({giving_back})
             raise
 
     async def _make(self, pool: Pool, recipe: ResourceRecord, options: CallOptions) -> Resource:
