@@ -213,7 +213,7 @@ async def test_a_retry_keeps_the_turn_of_its_session(host_of: HostOf, tmp_path: 
         order.append(name)
 
     first = asyncio.ensure_future(call("first", ["kill"]))
-    await aeventually(lambda: ml.pool("flaky").running)
+    await aeventually(lambda: attempts(tmp_path / "first"))
     await asyncio.gather(first, call("second", []))
 
     assert order == ["first", "second"]

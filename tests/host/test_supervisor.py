@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 from time import monotonic
 
@@ -12,6 +13,8 @@ import pytest
 
 from manybridge.errors import ManybridgeError, OverloadedError, WorkerStartError
 from manybridge.host.config import update_bridge_config
+from manybridge.host.launcher import Launched, WorkerOrder
+from manybridge.host.worker import KILL_PATIENCE
 from tests.host.conftest import FakePool, PoolMaker
 from tests.support import MS, aeventually
 
@@ -78,6 +81,20 @@ async def test_a_worker_that_is_not_ready_in_time_is_killed(fake_pool: PoolMaker
     with pytest.raises(WorkerStartError, match=r"not ready within 0\.2 s") as caught:
         await fake.call("echo", timeout=5)
     assert caught.value.code == "worker_start_failed"
+
+
+async def test_a_worker_whose_process_took_all_of_the_time_is_killed_at_once(fake_pool: PoolMaker) -> None:
+    """The time is over before its socket is ours: its end is seen nevertheless."""
+    fake = fake_pool("ok", start_timeout=0.05, restart={"max_crashes": 1})
+
+    def slowly(_order: WorkerOrder, launched: Launched) -> Launched:
+        time.sleep(0.1)
+        return launched
+
+    fake.pool.supervisor.intercept = slowly
+    with pytest.raises(WorkerStartError, match=r"not ready within 0\.05 s"):
+        await fake.call("echo", timeout=KILL_PATIENCE / 2)
+    assert not fake.pool.workers
 
 
 async def test_an_interpreter_that_does_not_exist_is_named(fake_pool: PoolMaker) -> None:

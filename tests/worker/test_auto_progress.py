@@ -119,6 +119,8 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
     (tmp_path / "a_library.py").write_text("value = __spec__.loader.__class__.__name__")
     monkeypatch.syspath_prepend(tmp_path)
     before = list(sys.meta_path)
+    # A worker that another test ran in this process has installed the hooks that there are.
+    sys.meta_path[:] = [finder for finder in before if not isinstance(finder, auto_progress._Finder)]
 
     def load() -> ModuleType:
         return __import__("a_library")

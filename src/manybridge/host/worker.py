@@ -145,8 +145,8 @@ class WorkerHandle:
 
     async def connect(self) -> None:
         """Take over the socket and the exit of the process."""
+        self.process.watch(self._process_ended)  # first: whoever gives up on what follows waits for the exit
         await self._link.open()
-        self.process.watch(self._process_ended)
 
     async def handshake(self) -> None:
         """Agree on the protocol and wait until the bridge is ready to work.
