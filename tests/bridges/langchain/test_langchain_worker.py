@@ -320,7 +320,7 @@ def test_a_batch_has_a_result_or_an_error_for_each_input(lc: Stage) -> None:
     assert [each.get("output") for each in results] == ["0", "2", "4", "6", None]
     assert results[4]["error"]["code"] == "invalid_argument"
     progress = [event["data"] for event in lc.worker.events if event["event"] == "progress"]
-    assert [each["current"] for each in progress] == [1, 2, 3, 4, 5]
+    assert [each["current"] for each in progress] == [0, 1, 2, 3, 4, 5]
     assert reply["result"]["usage"]["calls"] == 4
 
 

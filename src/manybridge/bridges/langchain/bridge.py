@@ -284,6 +284,7 @@ class LangChainBridge(Bridge):
         found, own = self._chain_of(id, chain, ctx), own_model(model)
         gate = asyncio.Semaphore(max_concurrency)
         done = 0
+        ctx.progress(done, len(inputs), "runs")  # before LangChain's own events would be told as progress
         with running(_QuietContext.over(ctx)) as call:
 
             async def one(given: Any) -> dict[str, Any]:
