@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import os
 import signal
 import subprocess
 import sys
@@ -51,6 +53,48 @@ def test_the_surface_works_without_a_loop(ml: MLBridge) -> None:
     assert ml.health()["status"] in {"ok", "degraded"}
     assert ml.stats()["bridges"]["mock"]["calls"] > 3
     assert set(ml.bridges()) == {"mock"}
+
+
+def test_short_calls_of_several_threads_and_dying_workers_keep_their_answers(ml: MLBridge) -> None:
+    """Whichever thread acts for the host: each call has its own answer, or the error of its worker's death."""
+    ml.wait_ready("mock", 10)
+    numbers = range(150)
+
+    def calls(thread: int) -> list[object]:
+        found: list[object] = []
+        for number in numbers:
+            try:
+                found.append(ml.call("mock", "echo", {"n": [thread, number]})["n"])
+            except WorkerCrashedError:
+                found.append("crashed")
+            if thread == 0 and number in {50, 100}:
+                pid = ml.call("mock", "common:ping")["pid"]
+                os.kill(pid, signal.SIGKILL)
+        return found
+
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(calls, range(4)))
+    for thread, answers in enumerate(found):
+        assert all(answer in ([thread, number], "crashed") for number, answer in zip(numbers, answers, strict=True))
+    assert sum(answers.count("crashed") for answers in found) <= 8
+    assert calls(9) == [[9, number] for number in numbers]
+
+
+def test_a_worker_that_dies_between_two_short_calls_fails_none(ml: MLBridge) -> None:
+    """The thread of the host may stand aside then: the caller meets the death, and leaves it to the thread."""
+    ml.wait_ready("mock", 10)
+    for _ in range(5):
+        for _ in range(20):
+            assert ml.call("mock", "echo", {"a": 1}) == {"a": 1}
+        os.kill(ml.call("mock", "common:ping")["pid"], signal.SIGKILL)
+        eventually(lambda: _echoes(ml))
+
+
+def _echoes(ml: MLBridge) -> bool:
+    """Whether an echo comes back; a call that its worker may have begun when it died says so."""
+    with contextlib.suppress(WorkerCrashedError):
+        return bool(ml.call("mock", "echo", {"a": 2}, timeout=5) == {"a": 2})
+    return False
 
 
 def test_a_stream_is_an_ordinary_loop(ml: MLBridge) -> None:

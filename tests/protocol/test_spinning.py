@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from manybridge.protocol.spinning import FIRST_PAUSE, LONGEST_PAUSE, AdaptiveSpin
+from manybridge.protocol.spinning import FIRST_PAUSE, LONGEST_PAUSE, MOST_CREDIT, AdaptiveSpin
 
 
 def waits_without_spin(spin: AdaptiveSpin) -> int:
@@ -36,6 +36,25 @@ def test_one_success_shortens_the_next_pause() -> None:
     spin.paid()
     spin.was_in_vain()
     assert waits_without_spin(spin) == FIRST_PAUSE
+
+
+def test_a_client_who_pauses_once_in_a_while_does_not_end_it() -> None:
+    """Four of five are enough; with fewer it ends."""
+    spin = AdaptiveSpin(cores=2)
+    for _ in range(20):
+        for _ in range(4):
+            assert spin.is_worth_it()
+            spin.paid()
+        assert spin.is_worth_it()
+        spin.was_in_vain()
+
+    rounds = 0
+    while not spin.pause:
+        for _ in range(3):
+            spin.paid()
+        spin.was_in_vain()
+        rounds += 1
+    assert rounds <= MOST_CREDIT
 
 
 def test_nothing_spins_on_one_core() -> None:

@@ -22,7 +22,7 @@ from manybridge.host.arguments import (
     maybe_name,
     wrong_argument,
 )
-from manybridge.host.calls import Call, loop_future
+from manybridge.host.calls import Call
 from manybridge.host.config import BridgeConfig, ConfigSource, read_config
 from manybridge.host.explain import explain_bridge, explain_call, explain_job, explain_pause, explain_session
 from manybridge.host.health import bridge_health, can_serve, overall
@@ -160,7 +160,7 @@ class AsyncMLBridge:
             command = f"{pool.name}:{command}"
         if session is None and idempotency_key is None and self._router.is_plain(command):
             seconds = checked_timeout(timeout, pool.config.default_timeout)
-            call = Call(command, checked_args(args), future := loop_future(), seconds)
+            call = Call(command, checked_args(args), future := pool.new_future(), seconds)
             if traceparent is not None:
                 call.traceparent = checked_text(traceparent, "traceparent")
             pool.submit(call)
@@ -721,6 +721,10 @@ class AsyncMLBridge:
     def is_plain(self, command: str) -> bool:
         """Whether a command needs nothing but a worker; any thread may ask."""
         return self._router.is_plain(command)
+
+    def is_quiet(self) -> bool:
+        """Whether no bridge has anything to do. For `MLBridge`."""
+        return all(pool.is_quiet for pool in self._pools.all())
 
     def _prepare(
         self, bridge: str | None, command: str, args: Mapping[str, Any] | None

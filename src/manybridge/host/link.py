@@ -8,6 +8,8 @@ import select
 import socket
 from collections.abc import Sequence
 from itertools import count
+from math import ceil
+from os import sched_yield
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
@@ -125,10 +127,25 @@ class WorkerLink(asyncio.Protocol):
             if monotonic() >= until:
                 self._spin.was_in_vain()
                 return
+            sched_yield()
         self._spin.paid()
+        self._read_now()
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep, without the event loop, until the worker says something. Messages are told before this returns.
+
+        Returns:
+            Whether there were any bytes. Without, the time is over (rounded up to milliseconds) or the stream is.
+        """
+        return self._rest is not None and bool(self._poller.poll(ceil(seconds * 1000))) and self._read_now()
+
+    def _read_now(self) -> bool:
+        assert self._rest is not None
         with contextlib.suppress(OSError):  # the transport meets it too, and tells
             if data := self._rest.recv(READ_BYTES):
                 self.data_received(data)
+                return True
+        return False
 
     def _flush(self) -> None:
         frames, self._outgoing = self._outgoing, None

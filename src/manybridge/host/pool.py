@@ -81,6 +81,8 @@ class Pool:
         self.tasks = TaskSet()
         self.guardian = guardian
         self.supervisor = Supervisor(self, plan or WorkerPlan(name, config))
+        self.new_future: Callable[[], asyncio.Future[Any]] = asyncio.get_running_loop().create_future
+        """Where the answer of a call that is made on the pool's own loop can go."""
         self._queue: deque[Call] = deque()
         self._pinned_waiting = 0
         self._sequence = count(1)
@@ -100,6 +102,11 @@ class Pool:
     def running(self) -> int:
         """How many calls workers have."""
         return sum(len(worker.calls) for worker in self.workers)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no call is open and no worker is on its way."""
+        return not (self._queue or self._pinned_waiting or self.tasks or any(worker.calls for worker in self.workers))
 
     async def run(self, call: Call) -> Any:
         """Submit a call whose future belongs to the running loop, and wait for its answer.

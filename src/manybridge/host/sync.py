@@ -1,7 +1,7 @@
 """`MLBridge`: the public face of a host for programs without an event loop.
 
-The host lives on a loop of its own, on a thread of its own. A plain call does not make a task there: it is handed to
-the pool as it is, and the caller's thread waits on a lock that the answer releases.
+The host lives on a loop of its own (`LoopThread`). A plain call does not make a task there: it is handed to the pool as
+it is, and the caller's thread waits on a lock that the answer releases.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import threading
 import weakref
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
-from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -22,6 +20,7 @@ from manybridge.host.bridge import AsyncMLBridge
 from manybridge.host.calls import Call
 from manybridge.host.config import BridgeConfig, ConfigSource
 from manybridge.host.jobs import AsyncJob, JobState
+from manybridge.host.loop_thread import Answer, LoopThread
 from manybridge.host.progress import JobProgress
 from manybridge.host.resources import Resource
 from manybridge.host.sessions import SessionInfo
@@ -43,7 +42,7 @@ class MLBridge:
 
     def __init__(self, config: ConfigSource = None) -> None:
         self._bridge = AsyncMLBridge(config)
-        self._thread = _LoopThread()
+        self._thread = LoopThread(self._bridge.is_quiet)
         self._closed = False
         _open_hosts.add(self)
         self._run(self._bridge.start())
@@ -85,7 +84,8 @@ class MLBridge:
         # A finaliser may run on any thread, at any moment: it must not wait. The thread ends by itself.
         thread = getattr(self, "_thread", None)
         if thread is not None and not getattr(self, "_closed", True):
-            thread.close_and_stop(self._bridge)
+            with contextlib.suppress(RuntimeError):  # the loop is closed already
+                thread.post(_close_then_stop, thread.loop, self._bridge)
 
     # ------------------------------------------------------------------ calls
 
@@ -124,8 +124,8 @@ class MLBridge:
         answer = Answer()
         command = command if ":" in command else f"{pool.name}:{command}"
         call = Call(command, args, answer, checked_timeout(timeout, pool.config.default_timeout))
-        self._thread.loop.call_soon_threadsafe(pool.submit, call)
         try:
+            self._thread.submit(pool, call, answer)
             return answer.wait()
         except ManybridgeError as error:
             if self._bridge.is_hopeless(pool, error):
@@ -133,7 +133,7 @@ class MLBridge:
             return self._run(self._bridge.after_failure(pool, call, error))
         except BaseException:  # Ctrl-C, or an exception set from another thread
             with contextlib.suppress(RuntimeError):
-                self._thread.loop.call_soon_threadsafe(pool.stop_call, call, "cancelled")
+                self._thread.post(pool.stop_call, call, "cancelled")
             raise
 
     def stream(
@@ -442,116 +442,9 @@ class Job:
         return self._job.describe()
 
 
-class Answer:
-    """Where the answer of one call goes: a lock that is released when it is there. A tenth of a `Future`'s cost."""
-
-    __slots__ = ("_error", "_lock", "_result", "_there")
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
-        self._there = False
-        self._result: Any = None
-        self._error: BaseException | None = None
-
-    def done(self) -> bool:
-        """Whether it is there."""
-        return self._there
-
-    def set_result(self, result: Any) -> None:
-        """The call succeeded."""
-        self._result = result
-        self._there = True
-        self._lock.release()
-
-    def set_exception(self, exception: Any) -> None:
-        """The call failed."""
-        self._error = exception
-        self._there = True
-        self._lock.release()
-
-    def wait(self) -> Any:
-        """Wait for it and return it, or raise it."""
-        self._lock.acquire()
-        if self._error is not None:
-            raise self._error
-        return self._result
-
-
-class _LoopThread:
-    """Owner of the host's loop and of the thread that runs it."""
-
-    def __init__(self) -> None:
-        self.loop = _new_loop()
-        self._thread = threading.Thread(target=self._serve, name="manybridge-host", daemon=True)
-        self._thread.start()
-
-    def is_current(self) -> bool:
-        """Whether the caller runs on this thread."""
-        return threading.get_ident() == self._thread.ident
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine here, with the caller's context variables, and wait for it on the caller's thread."""
-        answer = Answer()
-        tasks: list[asyncio.Task[T]] = []
-        self.loop.call_soon_threadsafe(_begin, self.loop, work, answer, tasks, context=copy_context())
-        try:
-            outcome: T = answer.wait()
-        except BaseException:
-            if not answer.done() and tasks:  # Ctrl-C
-                self.loop.call_soon_threadsafe(tasks[0].cancel)
-            raise
-        return outcome
-
-    def stop(self) -> None:
-        """Stop the loop and wait for the thread."""
-        if self._thread.is_alive():
-            self.loop.call_soon_threadsafe(self.loop.stop)
-            self._thread.join()
-
-    def close_and_stop(self, bridge: AsyncMLBridge) -> None:
-        """Close the host and then stop, without waiting."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed already
-            self.loop.call_soon_threadsafe(_close_then_stop, self.loop, bridge)
-
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self.loop)
-        try:
-            self.loop.run_forever()
-        finally:
-            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
-            self.loop.run_until_complete(self.loop.shutdown_default_executor())
-            self.loop.close()
-
-
-def _begin(
-    loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], answer: Answer, tasks: list[asyncio.Task[Any]]
-) -> None:
-    task = loop.create_task(work)
-    tasks.append(task)
-    task.add_done_callback(lambda done: _answer(answer, done))
-
-
-def _answer(answer: Answer, task: asyncio.Task[Any]) -> None:
-    if task.cancelled():
-        answer.set_exception(ClosedError("the call was cancelled because its host was closed"))
-    elif (error := task.exception()) is not None:
-        answer.set_exception(error)
-    else:
-        answer.set_result(task.result())
-
-
 def _close_then_stop(loop: asyncio.AbstractEventLoop, bridge: AsyncMLBridge) -> None:
     task = loop.create_task(bridge.close(0.0))
     task.add_done_callback(lambda _: loop.stop())
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
 
 
 _open_hosts: weakref.WeakSet[MLBridge] = weakref.WeakSet()

@@ -127,7 +127,7 @@ class WorkerHandle:
         self._link = WorkerLink(launched.sock, config.max_frame_bytes, self)
         self._encode = self._link.protocol.send_call
         self._write = self._link.write
-        self.look_out = self._link.look_out
+        self.look_out, self.wait = self._link.look_out, self._link.wait
         self._own_requests = OwnRequests(self._link)
         self.control, self.post = self._own_requests.send, self._own_requests.post
         """Make a request of the host itself: with a future for its answer, and without."""

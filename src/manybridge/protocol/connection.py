@@ -46,6 +46,7 @@ from manybridge.protocol.messages import (
     request_from_object,
     request_to_object,
     successful_reply,
+    usual_request,
     worker_message_from_object,
     worker_message_to_object,
 )
@@ -272,7 +273,17 @@ class ClientConnection(_Connection):
         message: JSONObject = {"id": id, "command": command, "args": args}
         if deadline_ms is not None:
             message["deadline_ms"] = deadline_ms
-        return self._send(id, command, message, stream=False)
+        calls = self._calls.open
+        if id in calls or self.state is _CLOSED:
+            return self._send(id, command, message, stream=False)
+        try:
+            payload = codec.encode_request(message)
+        except codec.NotSerializableError as error:
+            raise _no_json_form(command, error) from None
+        if len(payload) > self.max_frame_bytes:
+            return self._to_frame(payload)
+        calls[id] = _BEGUN
+        return pack_header(len(payload)) + payload
 
     def _send(self, id: MessageId, command: str, message: JSONObject, *, stream: bool) -> bytes:
         if self.state is _CLOSED:
@@ -283,7 +294,7 @@ class ClientConnection(_Connection):
             return self._to_frame(codec.encode_request(message))
         except codec.NotSerializableError as error:
             self._calls.finish(id)
-            raise LocalProtocolError(ErrorCode.INVALID_ARGUMENT, f"{command}: {error}") from None
+            raise _no_json_form(command, error) from None
         except LocalProtocolError:
             self._calls.finish(id)
             raise
@@ -343,7 +354,20 @@ class WorkerConnection(_Connection):
 
     def receive_data(self, data: bytes) -> list[Request | Malformed]:
         """Take bytes from the client and return what they complete, in order. Never raises."""
-        return [self._receive_frame(frame) for frame in self._decoder.receive_data(data)]
+        frames = self._decoder.receive_data(data)
+        if self.lenient and self.version == 1:
+            return [self._receive_frame(frame) for frame in frames]
+        received: list[Request | Malformed] = []
+        opened = self._calls.open
+        for frame in frames:
+            # Most of what comes is a usual request; anything else takes the long way.
+            request = None if type(frame) is OversizedFrame else usual_request(frame)  # type: ignore[arg-type]
+            if request is not None and request.id not in opened:
+                opened[request.id] = _BEGUN_STREAMING if request.stream else _BEGUN
+                received.append(request)
+            else:
+                received.append(self._receive_frame(frame))
+        return received
 
     def send_result(self, id: MessageId, result: Any, timestamp: float) -> bytes:
         """Return the bytes of a successful reply.
@@ -434,6 +458,10 @@ def _step_of(event: str) -> Step:
 def _in_use(id: MessageId) -> RemoteProtocolError:
     text = f"call {id!r} is still open; an id may be used again after its reply"
     return RemoteProtocolError(ErrorCode.INVALID_REQUEST, text, id=id)
+
+
+def _no_json_form(command: str, error: codec.NotSerializableError) -> LocalProtocolError:
+    return LocalProtocolError(ErrorCode.INVALID_ARGUMENT, f"{command}: {error}")
 
 
 def _breach(text: str) -> RemoteProtocolError:

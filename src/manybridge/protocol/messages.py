@@ -194,6 +194,28 @@ def worker_message_to_object(message: WorkerMessage) -> JSONObject:
     return fields
 
 
+def usual_request(data: bytes | bytearray) -> Request | None:
+    """The request in a JSON text, read fast; None for anything unusual, and wherever there is no fast way."""
+    if _decode_request is None:
+        return None
+    try:
+        found = _decode_request(data)
+    except Exception:  # noqa: BLE001  # whatever it is, request_from_json finds words for it
+        return None
+    deadline = found.deadline_ms
+    if not found.command or not (deadline is None or 0 <= deadline <= MAX_DEADLINE_MS):
+        return None
+    # Not Request(...), which takes twice as long.
+    request: Request = _new(
+        Request,
+        (
+            found.id, found.command, found.args, found.timestamp, found.stream, found.session_id, deadline,
+            found.traceparent, found.idempotency_key,
+        ),
+    )  # fmt: skip
+    return request
+
+
 def request_from_json(data: bytes | bytearray) -> Request:
     """Read a request of its JSON. Fields that this release does not know are ignored.
 
@@ -201,23 +223,6 @@ def request_from_json(data: bytes | bytearray) -> Request:
         InvalidJSONError: the bytes are no JSON value.
         RemoteProtocolError: see `request_from_object`.
     """
-    if _decode_request is not None:
-        try:
-            found = _decode_request(data)
-        except Exception:  # noqa: BLE001, S110  # what it refuses is looked at closely below
-            pass
-        else:
-            deadline = found.deadline_ms
-            if found.command and (deadline is None or 0 <= deadline <= MAX_DEADLINE_MS):
-                # Not Request(...), which takes twice as long.
-                request: Request = _new(
-                    Request,
-                    (
-                        found.id, found.command, found.args, found.timestamp, found.stream, found.session_id, deadline,
-                        found.traceparent, found.idempotency_key,
-                    ),
-                )  # fmt: skip
-                return request
     return request_from_object(codec.decode(data))
 
 

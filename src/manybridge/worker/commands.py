@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from manybridge.bridge import BridgeError, Cancelled, CommandSpec
+from manybridge.bridge import BridgeError, BridgeSpec, Cancelled, CommandSpec
 from manybridge.protocol.commands import COMMON, COMMON_COMMANDS
 from manybridge.protocol.errors import ErrorCode
 from manybridge.protocol.messages import Request, json_type
@@ -52,9 +52,10 @@ class CommandRunner:
         self._lock = threading.Lock()
         self._resources: ResourceTable | None = None
         self._events = EventLoop()
+        self._offer: BridgeSpec | None = None
         self._listed: Mapping[str, CommandSpec] | None = None
         self._by_full_name: dict[str, CommandSpec] = {}
-        """The bridge's commands by every name that a client may call them; made anew when `_listed` has changed."""
+        """The bridge's commands by every name that a client may call them; made anew when it offers others."""
 
     @property
     def framework(self) -> str:
@@ -84,25 +85,29 @@ class CommandRunner:
             BridgeError: `unknown_command`, `invalid_argument`, or why the bridge can't serve.
             BaseException: whatever its handler raised.
         """
+        offer = self._offer
+        # Every change at run time puts a new mapping in the old one's place, so identity tells whether it is current.
+        if offer is not None and offer.commands is self._listed:
+            spec = self._by_full_name.get(command)
+            if spec is not None:
+                return self._invoke(call, spec, args)
         common = common_operation(command)
         if common is not None:
             return self._run_common(call, common, args)
         bridge = self._loader.bridge
         if bridge is None or self._loader.state is not READY:
             raise self._loader.failure()
-        listed = bridge.spec.commands
-        if listed is not self._listed:
-            self._learn_names(listed)
+        self._learn_names(bridge.spec)
         spec = self._by_full_name.get(command)
         if spec is None:
             raise self._unknown_command(command)
         return self._invoke(call, spec, args)
 
-    def _learn_names(self, listed: Mapping[str, CommandSpec]) -> None:
-        # Every change at run time puts a new mapping in the old one's place, so identity tells whether it is current.
+    def _learn_names(self, offer: BridgeSpec) -> None:
         prefixes = {f"{self.framework}:", f"{self.bridge_name}:", ""}
-        self._by_full_name = {f"{prefix}{name}": spec for prefix in prefixes for name, spec in listed.items()}
-        self._listed = listed
+        names = {f"{prefix}{name}": spec for prefix in prefixes for name, spec in offer.commands.items()}
+        self._by_full_name = {name: spec for name, spec in names.items() if common_operation(name) is None}
+        self._offer, self._listed = offer, offer.commands
 
     def _run_common(self, call: WorkerCall, operation: str, args: dict[str, Any]) -> Any:
         at_once = self._find_control(operation)

@@ -23,6 +23,7 @@ import select
 import threading
 from collections.abc import Callable
 from math import inf
+from os import sched_yield
 from time import monotonic
 from types import TracebackType
 from typing import Final, Self
@@ -112,6 +113,7 @@ class Lane:
             if monotonic() >= until:
                 self._spin.was_in_vain()
                 return
+            sched_yield()
         self._spin.paid()
 
     def __enter__(self) -> Self:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from time import monotonic, time
@@ -60,7 +61,7 @@ class Outbox:
         self._wake = wake
         self._broken = broken
         self._lock = threading.Lock()
-        self._held: list[bytes] = []
+        self._held: deque[bytes] = deque()
         self._held_bytes = 0
         self._last_write = 0.0
 
@@ -73,18 +74,21 @@ class Outbox:
             extended: whether the caller understands `error_info`.
             hold: the next reply follows at once, so this one may wait for it.
         """
+        timestamp = time()
+        if hold and monotonic() - self._last_write < REPLY_SECONDS and self._held_bytes < COALESCE_BYTES:
+            # Neither lock nor shield: nothing is written here. Nobody is woken either: the next reply takes this one
+            # along, and the watch, which is awake while calls run, flushes it should that one take long.
+            try:
+                self._hold(self._connection.send_result(id, result, timestamp))
+                return
+            except Exception:  # noqa: BLE001, S110  # as below, where it is raised once more
+                pass
         with self._shield, self._lock:
-            timestamp = time()
             try:
                 frame = self._connection.send_result(id, result, timestamp)
             except Exception as error:  # noqa: BLE001  # a border: encoding runs the user's code (properties, __fspath__)
                 frame = self._instead(Reply(id, result, timestamp), error, extended)
-            # Nobody is woken for a reply that is held: the next one takes it along, and the watch, which is awake
-            # while calls run, flushes it should that one take long.
-            if hold:
-                self._hold_or_write(frame, REPLY_SECONDS)
-            else:
-                self._write(frame)
+            self._write(frame)
 
     def send_error(self, id: MessageId, info: ErrorInfo, *, extended: bool) -> None:
         """Send the failure of a call, with `error_info` if the caller understands it."""
@@ -123,8 +127,12 @@ class Outbox:
                 failure = _failure(error)
                 self._write(self._connection.send(_dropped(message, failure)))
                 raise failure from None
-            held = self._hold_or_write(frame, COALESCE_SECONDS)
-        if held:
+            if monotonic() - self._last_write >= COALESCE_SECONDS or self._held_bytes >= COALESCE_BYTES:
+                self._write(frame)
+                return
+            is_first = not self._held
+            self._hold(frame)
+        if is_first:
             self._wake()
 
     def flush_due(self, now: float) -> float | None:
@@ -158,20 +166,19 @@ class Outbox:
         except LocalProtocolError:  # its id alone is over the limit
             return self._connection.send(instead._replace(id=None))
 
-    def _hold_or_write(self, frame: bytes, seconds: float) -> bool:
-        """Return whether this frame is the first that is held back, which it is within `seconds` of a write."""
-        if monotonic() - self._last_write >= seconds or self._held_bytes >= COALESCE_BYTES:
-            return self._write(frame)
+    def _hold(self, frame: bytes) -> None:
         self._held.append(frame)
-        self._held_bytes += len(frame)
-        return len(self._held) == 1
+        self._held_bytes += len(frame)  # may be off a little, when another thread writes: it is no more than a hint
 
-    def _write(self, frame: bytes) -> bool:
-        if self._held:
-            self._held.append(frame)
-            frame = b"".join(self._held)
-            self._held.clear()
+    def _write(self, frame: bytes) -> None:
+        held = self._held
+        if held:
+            frames = []
+            while held:  # one by one, because a frame may be put there meanwhile
+                frames.append(held.popleft())
             self._held_bytes = 0
+            frames.append(frame)
+            frame = b"".join(frames)
         try:
             written = os.write(self._fd, frame)
             while written < len(frame):
@@ -179,7 +186,6 @@ class Outbox:
         except OSError:  # EPIPE or ECONNRESET: the host is gone
             self._broken()
         self._last_write = monotonic()
-        return False
 
 
 def _failure(error: Exception) -> BridgeError:

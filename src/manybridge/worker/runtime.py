@@ -103,6 +103,8 @@ class Runtime:
         self.runner = CommandRunner(
             self.loader, arguments.name, control.find, self.concurrency, self._session_settings.forget
         )
+        self._take = self._take_first
+        """Takes a call from the queue; replaced as soon as nothing has to be decided for each."""
         self._perform = self.runner.run
         """Runs a command; replaced by what looks for the session's settings as soon as there are any."""
         self.answers = Answers(self._outbox, self.calls, self.loader, self.runner)
@@ -150,11 +152,11 @@ class Runtime:
                 self._lane.read_once()
 
     def _drain_queue(self) -> None:
-        queue, lifecycle = self._queue, self._lifecycle
+        queue, lifecycle, take = self._queue, self._lifecycle, self._take
         while queue and not lifecycle.terminating:
             call = queue.popleft()
             try:
-                self._take(call)
+                take(call)
             except Cancelled:  # an interrupt that fell between two statements of ours
                 self.answers.stopped(call)
 
@@ -260,7 +262,7 @@ class Runtime:
 
     # ------------------------------------------------------------------ serving, on the executing thread
 
-    def _take(self, call: WorkerCall) -> None:
+    def _take_first(self, call: WorkerCall) -> None:
         """Serve a call from the queue here, or hand it to the threads of a concurrent bridge."""
         if self.loader.state is STARTING and not self.intake.is_plain(call.request.command):
             self._load()
@@ -274,6 +276,8 @@ class Runtime:
         self._learn_dialect()
         if self.concurrency() > 1:
             self._threads = ThreadPool(self.concurrency())
+        else:
+            self._take = self._serve
         self._watch_parent()  # before there is user code that could keep the interpreter from us
 
     def _learn_dialect(self) -> None:
@@ -316,11 +320,13 @@ class Runtime:
             try:
                 self._interrupter.arm(call)
                 request = call.request
-                call.plain = self.intake.is_plain(request.command)
-                if call.plain or ":" not in request.command:
+                command = request.command
+                if self.intake.version1 is not None:
+                    call.plain = self.intake.is_plain(command)
+                if call.plain or ":" not in command:
                     result = self._perform_deprecated(call)
                 else:
-                    result = self._perform(call, request.command, request.args)
+                    result = self._perform(call, command, request.args)
             finally:
                 self._interrupter.disarm()
         except Terminated:
