@@ -41,11 +41,7 @@ class MLBridge:
     """
 
     def __init__(self, config: ConfigSource = None) -> None:
-        self._bridge = AsyncMLBridge(config)
-        self._thread = LoopThread(self._bridge.is_quiet)
-        self._closed = False
-        _open_hosts.add(self)
-        self._run(self._bridge.start())
+        self._begin(AsyncMLBridge(config))
 
     @classmethod
     def from_config(cls, source: ConfigSource = None) -> Self:
@@ -57,6 +53,13 @@ class MLBridge:
         return cls(source)
 
     # ------------------------------------------------------------------ life
+
+    def _begin(self, bridge: AsyncMLBridge) -> None:
+        self._bridge = bridge
+        self._thread = LoopThread(bridge.is_quiet)
+        self._closed = False
+        _open_hosts.add(self)
+        self._run(bridge.start())
 
     def wait_ready(self, bridge: str | None = None, timeout: float | None = None) -> None:
         """Wait until the whole pool of a bridge is ready."""

@@ -34,7 +34,7 @@ from manybridge.host.launcher import Launched, Launcher, SpawnLauncher, WorkerOr
 from manybridge.host.pool import Pool
 from manybridge.host.process import ExitStatus, WorkerProcess
 from manybridge.host.stderr_tail import StderrTail
-from manybridge.host.sync import MLBridge, _LoopThread, _open_hosts
+from manybridge.host.sync import MLBridge
 from manybridge.host.zygote import ZygoteLauncher
 from manybridge.testing.memory_runtime import MemoryRuntime
 
@@ -89,12 +89,7 @@ class InMemoryMLBridge(MLBridge):
     """
 
     def __init__(self, bridges: Mapping[str, Any] | type[Bridge]) -> None:
-        # As `MLBridge.__init__` does, with another host inside.
-        self._bridge = self._new_host(bridges)
-        self._thread = _LoopThread()
-        self._closed = False
-        _open_hosts.add(self)
-        self._run(self._bridge.start())
+        self._begin(self._new_host(bridges))
 
     def _new_host(self, bridges: Mapping[str, Any] | type[Bridge]) -> AsyncInMemoryMLBridge:
         return AsyncInMemoryMLBridge(bridges)
