@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 
 from manybridge import MLBridge
 from manybridge.errors import ManybridgeError
+from manybridge.worker.lifecycle import CLOSE_SECONDS
 from tests.conftest import descendants, open_descriptors
 from tests.support import MS, REPOSITORY, eventually, process_is_running
 
@@ -26,8 +27,11 @@ WORKERS: Final = REPOSITORY / "tests" / "workers"
 FAULTY: Final = "faulty"
 FAULTY_BRIDGE: Final = WORKERS / "faulty_bridge.py"
 
-GRACE: Final = 200 * MS
-"""`cancel_grace` and `term_grace` of every bridge here, seconds. Code that stops needs 20 ms on a quiet machine."""
+GRACE: Final = min(200 * MS, CLOSE_SECONDS / 2)
+"""`cancel_grace` and `term_grace` of every bridge here, seconds. Code that stops needs 20 ms on a quiet machine.
+
+A worker that got SIGTERM ends itself after `CLOSE_SECONDS`, whatever a call does with the interpreter's lock released:
+what only SIGKILL can end in time must not get that long, on no machine."""
 TRIGGER: Final = 200 * MS
 """The timeout of a call that hangs, and the `start_timeout` of a worker that does, beyond what a start takes."""
 START: Final = 1_000 * MS

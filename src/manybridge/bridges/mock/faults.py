@@ -150,14 +150,16 @@ def _swallow(deadline: float) -> None:
 
 
 def _sleep_in_c(seconds: float, *, holds_interpreter: bool) -> None:
-    """Real code stuck in C does not return for a signal either, which plain sleep() would: hence the mask."""
+    """Real code stuck in C does not return for a signal either, which plain sleep() would: hence the mask.
+
+    One call for all the seconds: between two calls the interpreter would run what signals have asked for meanwhile.
+    """
     import ctypes
 
     library = ctypes.PyDLL(None) if holds_interpreter else ctypes.CDLL(None)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        for _ in range(int(seconds)):
-            library.sleep(1)
+        library.sleep(int(seconds))
         library.usleep(int(seconds % 1 * 1_000_000))
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
