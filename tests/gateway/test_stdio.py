@@ -183,6 +183,18 @@ class TestVersion2:
 
         assert host.call("common:get_stats")["result"]["bridges"]["mock"]["calls"] == 1
 
+    def test_a_key_of_a_batch_is_each_items_own(self, start: HostStarter) -> None:
+        """A batch is sent again as a whole: what was done is not done again, another batch is a conflict."""
+        host = start()
+        items = [{"command": "mock:echo", "args": {"n": n}} for n in range(2)]
+        for _ in range(2):
+            results = host.call("common:batch", {"calls": items}, idempotency_key="k")["result"]["results"]
+            assert [each.get("result") for each in results] == [{"n": 0}, {"n": 1}]
+        assert host.call("mock:calls")["result"]["counts"]["echo"] == 2
+
+        reused = host.call("common:batch", {"calls": items[::-1]}, idempotency_key="k")["result"]["results"]
+        assert [each["error_info"]["code"] for each in reused] == ["conflict"] * 2
+
 
 class TestBadInput:
     @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -142,6 +143,107 @@ async def test_a_second_call_can_stop_the_first(mock_host: HostMaker) -> None:
         await first
     # On a busy machine the worker may not even have begun it.
     assert caught.value.details["stopped_by"] in {"cooperative", "queue"}
+
+
+async def test_the_last_call_is_the_one_that_counts(mock_host: HostMaker) -> None:
+    """Those that wait are stopped, too: a third call does not wait behind the second."""
+    ml = await mock_host(pool_size=2)
+    await ml.create_session("s", concurrency="interrupt")
+    calls = [asyncio.ensure_future(ml.call("mock", "sleep", {"seconds": 30}, session="s")) for _ in range(3)]
+    await aeventually(lambda: ml.pool("mock").running)
+
+    assert await ml.call("mock", "echo", {"a": 1}, session="s") == {"a": 1}
+    for error in await asyncio.gather(*calls, return_exceptions=True):
+        assert isinstance(error, CallCancelledError)
+
+
+@pytest.mark.parametrize("end", ["interrupt", "close"])
+async def test_a_call_that_waits_for_its_next_attempt_is_stopped(end: str, mock_host: HostMaker) -> None:
+    """No worker has it at that moment; the provider wants 1.5 s before it is asked again."""
+    ml = await mock_host()
+    await ml.create_session("s", concurrency="interrupt")
+    fails = ml.call("mock", "fail", {"kind": "bridge_error"}, session="s", idempotency_key="k")
+    first = asyncio.ensure_future(fails)
+    await aeventually(lambda: ml._router.rescue.pauses)
+    if end == "close":
+        await ml.close_session("s")
+    else:
+        assert await ml.call("mock", "echo", {"a": 1}, session="s") == {"a": 1}
+
+    with pytest.raises(CallCancelledError) as caught:
+        await first
+    assert caught.value.details["stopped_by"] == "queue"
+    assert (await ml.call("mock", "calls"))["counts"]["fail"] == 1
+
+
+SLOW_TO_MAKE = """\
+from time import sleep
+
+from manybridge.bridge import Bridge, command, resource
+
+
+class Slow(Bridge):
+    name = "slow"
+
+    @command
+    def echo(self, value: int) -> int:
+        return value
+
+    @resource("thing")
+    class Thing:
+        def create(self, seconds: float) -> None:
+            sleep(seconds)
+
+        def execute(self) -> str:
+            return "executed"
+"""
+
+
+async def test_a_resource_that_is_made_again_is_not_waited_for(tmp_path: Path) -> None:
+    """An interrupted call stops in the middle of that, and does not go on to execute it."""
+    (tmp_path / "slow.py").write_text(SLOW_TO_MAKE)
+    config = {"python_script": str(tmp_path / "slow.py"), "pool_size": 1, "cancel_grace": 0.2, "term_grace": 0.2}
+    async with AsyncMLBridge({"bridges": {"slow": config}}) as ml:
+        await ml.create_session("s", concurrency="interrupt")
+        thing = await ml.create_resource("slow", "thing", {"seconds": 0.3}, session="s")
+        (worker,) = ml.pool("slow").workers
+        worker.kill()
+        await aeventually(lambda: worker not in ml.pool("slow").workers)
+        first = asyncio.ensure_future(ml.execute_resource("slow", thing.id, session="s"))
+        await aeventually(lambda: ml.pool("slow").running)
+
+        assert await ml.call("slow", "echo", {"value": 1}, session="s") == 1
+        with pytest.raises(CallCancelledError):
+            await first
+        assert (await ml.get_resource("slow", thing.id, session="s")).executions == 0
+        assert await ml.execute_resource("slow", thing.id, session="s") == "executed"
+
+
+async def test_a_turn_that_comes_too_late_is_passed_on(mock_host: HostMaker) -> None:
+    """Its caller goes away in the very moment in which it is given: the session does not stay busy for ever."""
+    ml = await mock_host()
+    first = asyncio.ensure_future(ml.call("mock", "sleep", {"seconds": 0.1}, session="s"))
+    await aeventually(lambda: ml.pool("mock").running)
+    second = asyncio.ensure_future(ml.call("mock", "echo", session="s"))
+    await asyncio.sleep(0)
+    session = ml._router._sessions.get("s")
+    (turn,) = session.waiters
+    turn.given.add_done_callback(lambda _: second.cancel())
+
+    await first
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    assert await ml.call("mock", "echo", {"a": 1}, session="s", timeout=1_000 * MS) == {"a": 1}
+
+
+@pytest.mark.parametrize("concurrency", ["enqueue", "reject", "interrupt"])
+async def test_a_batch_in_a_session_runs_one_after_the_other(concurrency: str, mock_host: HostMaker) -> None:
+    """Under every policy: its calls do not refuse, or stop, one another."""
+    ml = await mock_host(pool_size=2)
+    await ml.create_session("s", concurrency=concurrency)
+    items = [{"command": "echo", "args": {"n": n}} for n in range(3)]
+
+    assert await ml.batch("mock", items, session="s") == [{"n": 0}, {"n": 1}, {"n": 2}]
 
 
 async def test_a_session_ends_with_its_lease(mock_host: HostMaker) -> None:

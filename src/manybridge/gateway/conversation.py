@@ -201,8 +201,16 @@ class Conversation:
         calls = args.get("calls")
         if not isinstance(calls, list):
             raise InvalidArgumentError("calls: expected an array of {command, args}")
-        outcomes = await asyncio.gather(*(self._batched(pool, item, request) for item in calls))
-        return {"results": list(outcomes)}
+        # A key is for one call: of each item it is its own, so that the batch can be sent again as a whole.
+        key = request.idempotency_key
+        keys = [None if key is None else f"{key}[{index}]" for index in range(len(calls))]
+        work = (
+            self._batched(pool, item, request._replace(idempotency_key=each))
+            for item, each in zip(calls, keys, strict=True)
+        )
+        if request.session_id is None:
+            return {"results": list(await asyncio.gather(*work))}
+        return {"results": [await each for each in work]}  # at the same time they would reject, or stop, one another
 
     async def _batched(self, pool: Pool, item: Any, request: Request) -> dict[str, Any]:
         try:

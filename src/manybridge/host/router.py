@@ -223,6 +223,8 @@ class Router:
             except ManybridgeError as error:
                 return error
 
+        if options.session is not None:  # at the same time they would reject, or stop, one another
+            return [await one(item) for item in calls]
         return list(await asyncio.gather(*(one(item) for item in calls)))
 
     async def _clean_up(self, pool: Pool, args: dict[str, Any], options: CallOptions) -> dict[str, Any]:
@@ -262,8 +264,8 @@ def _follow(session: Session, pool: Pool, options: CallOptions) -> list[Call]:
 
     def made(call: Call) -> None:
         last[:] = [call]
-        if not nested:
-            session.stop_current = partial(pool.stop_call, call, "cancelled")
+        if not nested and session.current is not None:
+            session.current.made(call, partial(pool.stop_call, reason="cancelled"))
         if before is not None:
             before(call)
 

@@ -1,8 +1,8 @@
 """Sessions: a caller's context over several calls: which worker they go to, what a second one meanwhile gets, its end.
 
 A session runs one call at a time. What a second one gets is the session's policy: it waits (`enqueue`), it is refused
-(`reject`), or it stops the first (`interrupt`). A call that a tool makes on behalf of a call of the same session is
-part of that call and does not wait for it.
+(`reject`), or it stops what came before it (`interrupt`): the call that runs, and those that wait. A call that a tool
+makes on behalf of a call of the same session is part of that call and does not wait for it.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from math import inf
 from time import monotonic, time
 from typing import Any, Final, Literal, TypeAlias, get_args
 
-from manybridge.errors import CallTimeoutError, SessionError
+from manybridge.errors import CallCancelledError, CallTimeoutError, SessionError
 from manybridge.host.arguments import checked_name, checked_seconds, maybe_name, wrong_argument
+from manybridge.host.calls import Call, CallStage
 from manybridge.host.session_settings import SettingsOfSession
 from manybridge.host.worker import WorkerHandle
 from manybridge.protocol.errors import ErrorCode
@@ -73,10 +74,15 @@ class Session:
         self.calls = 0
         self.workers: dict[str, WorkerHandle] = {}
         self.bridges: set[str] = set()
-        self.stop_current: Callable[[], None] | None = None
-        """Stops the call that runs; None while none does. Set by whoever makes the call."""
-        self.busy = False
-        self.waiters: deque[asyncio.Future[None]] = deque()
+        self.current: Turn | None = None
+        """Of the call that has the session; None while it is free."""
+        self.waiters: deque[Turn] = deque()
+        """Those of the calls that wait for it."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call has it."""
+        return self.current is not None
 
     def describe(self) -> SessionInfo:
         """What a caller may see."""
@@ -114,6 +120,74 @@ class Session:
             text = f'the worker of session "{self.id}" is busy, and the session does not wait (strict_fail_fast)'
             raise SessionError(text, code=ErrorCode.SESSION_BUSY, details={"session": self.id, "worker": worker.id})
         return None
+
+
+class Turn:
+    """One call's turn in its session. Stops the call wherever it is: in a worker, or waiting for whatever it may be.
+
+    Args:
+        command: what was called.
+    """
+
+    def __init__(self, command: str) -> None:
+        self.given = asyncio.get_running_loop().create_future()
+        """Done when the call may begin."""
+        self._command = command
+        self._task = asyncio.current_task()
+        self._cancelled_before = 0 if self._task is None else self._task.cancelling()
+        self._call: Call | None = None
+        """The call to a worker that was made last for it."""
+        self._stop_call: Callable[[Call], None]
+        self._is_stopped = False
+        self._has_cancelled = False
+
+    def made(self, call: Call, stop: Callable[[Call], None]) -> None:
+        """A call to a worker is made for it; `stop` stops that.
+
+        Raises:
+            CallCancelledError: it was stopped since the last one.
+        """
+        if self._is_stopped:
+            raise self._error()
+        self._call, self._stop_call = call, stop
+
+    def stop(self) -> None:
+        """Have it end. Calling it again does nothing."""
+        call, self._is_stopped = self._call, True
+        if call is not None and call.stage is not CallStage.DONE:
+            self._stop_call(call)
+        elif self._task is not None and not self._has_cancelled and (call is None or _has_failed(call)):
+            # It waits: for its turn, for the store, for a resource that is made again, for its next attempt.
+            self._has_cancelled = True
+            self._task.cancel()
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Around everything that the call does: where `stop` has cancelled its task, that is the call's error.
+
+        Raises:
+            CallCancelledError: it was stopped.
+        """
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self._take_back():
+                raise self._error() from None
+            raise
+        except BaseException:
+            self._take_back()
+            raise
+        else:
+            self._take_back()
+
+    def _take_back(self) -> bool:
+        """Whether the task was cancelled here and nowhere else; if it was, that is done with."""
+        mine, self._has_cancelled = self._has_cancelled, True  # from now on the task is not ours to cancel
+        return mine and self._task is not None and self._task.uncancel() <= self._cancelled_before
+
+    def _error(self) -> CallCancelledError:
+        details = {"stopped_by": "queue", "command": self._command}
+        return CallCancelledError(f"{self._command} was cancelled; no worker ran it at that moment", details=details)
 
 
 class SessionTable:
@@ -215,11 +289,11 @@ class SessionTable:
         """End a session; a call that runs in it is stopped. `tell`: whether `ended` is to hear of it."""
         session = self.get(id)
         del self._sessions[id]
-        if session.stop_current is not None:
-            session.stop_current()
+        if session.current is not None:
+            session.current.stop()
         for waiter in session.waiters:
-            if not waiter.done():
-                waiter.set_exception(SessionError(f'session "{id}" was closed', details={"session": id}))
+            if not waiter.given.done():
+                waiter.given.set_exception(SessionError(f'session "{id}" was closed', details={"session": id}))
         if tell:
             self._ended(session)
         return session
@@ -238,55 +312,59 @@ class SessionTable:
 
     @asynccontextmanager
     async def turn(self, session: Session, deadline: float, command: str) -> AsyncIterator[None]:
-        """Hold the session for one call, which sets `stop_current` once it knows how.
+        """Hold the session for one call.
 
         Raises:
             SessionError: `session_busy` under the policy `reject`; or it was closed meanwhile.
             CallTimeoutError: the call's deadline passed before its turn.
+            CallCancelledError: another call came, under the policy `interrupt`, or the session was closed.
         """
         if current_session.get() == session.id:
             yield  # a tool works for a call that holds the session
             return
-        await self._wait_for_turn(session, deadline, command)
-        try:
-            yield
-        finally:
-            session.stop_current = None
-            session.touch()
-            session.calls += 1
-            self._pass_on(session)
+        turn = Turn(command)
+        with turn.scope():
+            await self._wait_for_turn(session, turn, deadline, command)
+            try:
+                yield
+            finally:
+                session.touch()
+                session.calls += 1
+                self._pass_on(session)
 
-    async def _wait_for_turn(self, session: Session, deadline: float, command: str) -> None:
-        if not session.busy:
-            session.busy = True
+    async def _wait_for_turn(self, session: Session, turn: Turn, deadline: float, command: str) -> None:
+        if session.current is None:
+            session.current = turn
             return
         if session.concurrency == "reject":
             text = f'session "{session.id}" has a call already, and takes one at a time (reject)'
             raise SessionError(text, code=ErrorCode.SESSION_BUSY, details={"session": session.id})
-        waiter = asyncio.get_running_loop().create_future()
-        session.waiters.append(waiter)
-        if session.concurrency == "interrupt" and session.stop_current is not None:
-            session.stop_current()
+        if session.concurrency == "interrupt":
+            for earlier in (session.current, *session.waiters):
+                earlier.stop()
+        session.waiters.append(turn)
         try:
             async with asyncio.timeout(None if deadline == inf else deadline - monotonic()):
-                await waiter
-        except TimeoutError:
+                await turn.given
+        except BaseException as error:
+            if session.current is turn:
+                self._pass_on(session)  # it was given in the same moment
+            elif turn in session.waiters:  # not, where the session was closed before it was reached
+                session.waiters.remove(turn)
+            if not isinstance(error, TimeoutError):
+                raise
             details = {"stopped_by": "queue", "session": session.id, "command": command}
             text = f"{command} got no turn in session {session.id} before its deadline; it had not begun"
             raise CallTimeoutError(text, details=details) from None
-        finally:
-            if waiter in session.waiters:
-                session.waiters.remove(waiter)
-            elif waiter.cancelled():
-                self._pass_on(session)  # it was ours, and we do not use it
 
-    def _pass_on(self, session: Session) -> None:
-        while session.waiters:
-            waiter = session.waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-        session.busy = False
+    @staticmethod
+    def _pass_on(session: Session) -> None:
+        session.current = None
+        while session.waiters and session.current is None:
+            if not session.waiters[0].given.done():  # else it is being told that the session was closed
+                session.current = session.waiters[0]
+                session.current.given.set_result(None)
+            session.waiters.popleft()
 
     def _sweep_later(self) -> None:
         if self._sweeper is None and self._sessions:
@@ -301,6 +379,11 @@ class SessionTable:
             else:
                 self.close(session.id)
         self._sweep_later()
+
+
+def _has_failed(call: Call) -> bool:
+    future = call.future
+    return isinstance(future, asyncio.Future) and future.done() and (future.cancelled() or bool(future.exception()))
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
