@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -188,21 +191,29 @@ def test_a_disk_that_is_full_is_told_and_what_was_kept_can_be_read(tmp_path: Pat
     assert read == kept
 
 
-def show_to_all(file: Path) -> None:
-    """Let another user read a file of pytest's folder, and not write it."""
-    file.chmod(0o444)
-    for folder in list(file.parents)[:4]:
-        if folder.stat().st_uid == os.geteuid() and folder != Path("/tmp"):
-            folder.chmod(0o755)
+@pytest.fixture
+def shown(file: Path) -> Iterator[Path]:
+    """The same file where another user may read it: pytest closes its own folders to others whenever it starts."""
+    with tempfile.TemporaryDirectory(prefix="manybridge-store-") as folder:
+        copy = Path(shutil.copy(file, folder))
+        copy.chmod(0o444)
+        copy.parent.chmod(0o555)
+        yield copy
+        copy.parent.chmod(0o755)
 
 
-async def test_a_file_that_may_not_be_written_is_told(file: Path) -> None:
-    """And can be read. Its folder is in reach of another user, the file may be read by all."""
-    show_to_all(file)
-    code, reason, retryable, kept, _read = in_a_process(file, "read only")
+async def test_a_file_that_may_not_be_written_is_told(shown: Path) -> None:
+    """Its folder may not be written either, as on a disk that is read-only: SQLite only says "unable to open"."""
+    code, reason, retryable, kept, _read = in_a_process(shown, "read only")
 
-    assert (code, retryable, kept) == ("store_unavailable", "False", "0")
-    assert reason in {"read_only", "cant_open"}
+    assert (code, reason, retryable, kept) == ("store_unavailable", "read_only", "False", "0")
+
+
+async def test_a_folder_that_may_not_be_entered_is_told(shown: Path) -> None:
+    """Nobody knows whether there is a file: what is not known is no empty list."""
+    shown.parent.chmod(0)
+
+    assert in_a_process(shown, "read only") == ["store_unavailable", "read_only", "False", "0", "read_only"]
 
 
 async def test_a_server_that_does_not_answer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,6 +287,22 @@ async def test_calls_and_stateless_resources_go_on_without_the_store(
     assert (await ml.execute_resource("mock", counter.id))["value"] == 2
     assert len(await ml.list_resources()) == 2
     assert await ml.call("mock", "echo", {"x": 2}, idempotency_key="k") == {"x": 2}
+
+
+async def test_what_can_not_be_undone_is_a_line_of_the_log(
+    durable_host: HostMaker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error that its caller gets says enough: no traceback of ours beside it."""
+    monkeypatch.setattr(database, "RECONNECT_SECONDS", 0.1)
+    ml = await durable_host()
+    await ml.create_resource("mock", "echo")
+    lost = _Lost(ml)
+    with pytest.raises(StoreError):
+        await ml.create_resource("mock", "echo")
+    await aeventually(lambda: "in the background, undo echo-" in caplog.text)
+    lost.end()
+
+    assert "Traceback" not in caplog.text
 
 
 class _Lost:

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
+from manybridge.errors import ManybridgeError
+
 _log = logging.getLogger("manybridge.host")
 
 
@@ -39,5 +41,9 @@ class TaskSet:
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if isinstance(error, ManybridgeError):  # it says itself what went wrong; where in our code is no help
+            _log.warning("in the background, %s: %s", task.get_name(), error)
+        else:
             _log.error("background task %s failed", task.get_name(), exc_info=error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 from typing import Any, Final, NamedTuple
 
@@ -145,7 +146,9 @@ def lost_connection(error: BaseException) -> bool:
 def _reason_of(cause: BaseException, url: StoreUrl) -> Reason | None:
     name = getattr(cause, "sqlite_errorname", None)
     if name is not None:
-        return _by_prefix(name, _OF_SQLITE)
+        reason = _by_prefix(name, _OF_SQLITE)
+        # SQLite has files of its own beside the database: where it may not make them, it is "unable to open" it.
+        return _READ_ONLY if reason is _CANT_OPEN and _is_read_only(url) else reason
     if isinstance(cause, sqlite3.DatabaseError) and "malformed" in str(cause):
         return _CORRUPTED  # raised by the module itself, without a code
     state = _sqlstate(cause)
@@ -156,6 +159,13 @@ def _reason_of(cause: BaseException, url: StoreUrl) -> Reason | None:
     if url.kind == "postgresql" and lost_connection(cause):
         return _UNREACHABLE
     return _OF_OS.get(cause.errno or 0) if isinstance(cause, OSError) else None
+
+
+def _is_read_only(url: StoreUrl) -> bool:
+    # Of a folder that we may not even enter, `access` says no to everything, and does not raise.
+    folder, path = url.path.parent, url.path
+    may_read = os.access(folder, os.X_OK) and path.is_file() and os.access(path, os.R_OK)
+    return may_read and not (os.access(path, os.W_OK) and os.access(folder, os.W_OK))
 
 
 def _by_prefix(code: str, table: tuple[tuple[str, Reason], ...]) -> Reason | None:

@@ -120,7 +120,7 @@ class LazyStore:
             store = self._store
             try:
                 if store is None:
-                    if name in _EMPTY and not self._closed and self.url.kind == "sqlite" and not self.url.path.exists():
+                    if name in _EMPTY and not self._closed and self.url.kind == "sqlite" and _is_absent(self.url.path):
                         return _EMPTY[name]()
                     store = await self._opened(name)
                 return await getattr(store, name)(*args, **keywords)
@@ -146,6 +146,15 @@ class LazyStore:
                 sql: Any = await _imported("manybridge.store.sql")
                 self._store = await sql.open_sql_store(self.url, self._scope)
             return self._store
+
+
+def _is_absent(path: Path) -> bool:
+    """Whether there is certainly no such file. Where nobody may look, opening it will say so."""
+    try:
+        path.stat()
+    except OSError as error:
+        return isinstance(error, (FileNotFoundError, NotADirectoryError))
+    return False
 
 
 async def _imported(name: str) -> Any:
