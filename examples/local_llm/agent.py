@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .prompts import Task
@@ -59,7 +59,7 @@ def fill_args(properties: Mapping[str, Mapping[str, Any]], text: str) -> dict[st
     return filled
 
 
-def tool_call(tools: list[Mapping[str, Any]], text: str) -> tuple[str, str]:
+def tool_call(tools: Sequence[Mapping[str, Any]], text: str) -> tuple[str, str]:
     """For the provider's own tool calls: the tool's name and its arguments as JSON text."""
     functions = {tool["function"]["name"]: tool["function"] for tool in tools}
     name = best_tool({key: f.get("description") or "" for key, f in functions.items()}, text)

@@ -184,7 +184,7 @@ def test_execute_with_a_dynamic_signature(env: dict[str, str], llm: LocalLLM) ->
         took = port.result("execute_program", {"program_id": "p", "inputs": inputs})["execution_time"]
         assert 0 <= took < 60
         # The second answer came from DSPy's cache, as it does for an application today.
-        assert [request["path"].split(":")[-1] for request in llm.requests] == ["generateContent"]
+        assert [request.path.split(":")[-1] for request in llm.requests] == ["generateContent"]
 
 
 def test_field_names_that_python_can_not_have(env: dict[str, str]) -> None:
@@ -276,7 +276,7 @@ def test_the_key_in_the_environment_configures_a_model_when_one_is_needed(env: d
         port.result("create_program", {"id": "p", "signature": SIGNATURE})
         found = port.result("execute_program", {"program_id": "p", "inputs": {"problem": "2 * 4"}})
         assert found["outputs"] == {"solution": "8"}
-        assert [request["model"] for request in llm.requests] == ["gemini-1.5-flash"]
+        assert [request.model for request in llm.requests] == ["gemini-1.5-flash"]
 
 
 def test_a_model_that_refuses_is_an_execution_error_that_names_no_key(env: dict[str, str], llm: LocalLLM) -> None:
@@ -293,7 +293,7 @@ def test_a_model_that_refuses_is_an_execution_error_that_names_no_key(env: dict[
 
 def test_a_long_execution_makes_the_next_ping_wait(env: dict[str, str], llm: LocalLLM) -> None:
     """Section 9: one at a time, in order."""
-    llm.faults.delay = 300 * MS
+    llm.delay = 300 * MS
     with start(STANDALONE, env) as port:
         port.result("configure_lm", CONFIGURE)
         port.result("create_program", {"id": "p"})

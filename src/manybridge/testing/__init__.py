@@ -12,11 +12,14 @@ if TYPE_CHECKING:
     from manybridge.testing.chaos.works import ANYTHING
     from manybridge.testing.contract import BridgeContract, check_bridge, contract_problems
     from manybridge.testing.conversation import AsyncMockMLBridge, Conversation, MockMLBridge
+    from manybridge.testing.frameworks import FrameworkNotFoundError, start_framework
     from manybridge.testing.harness import BridgeHarness, HarnessResource, Outcome
+    from manybridge.testing.llm import ChatRequest, Fault, Reply, ScriptedLLM, ToolCall
     from manybridge.testing.memory import AsyncInMemoryMLBridge, InMemoryMLBridge
     from manybridge.testing.problems import KitError
     from manybridge.testing.recording import AsyncRecorder, Recorder, Recording
     from manybridge.testing.replay import ReplayMismatch, ReplayMLBridge, replay_against
+    from manybridge.testing.tiny_models import write_tiny_models
 
 __all__ = [
     "ANYTHING",
@@ -25,7 +28,10 @@ __all__ = [
     "AsyncRecorder",
     "BridgeContract",
     "BridgeHarness",
+    "ChatRequest",
     "Conversation",
+    "Fault",
+    "FrameworkNotFoundError",
     "HarnessResource",
     "InMemoryMLBridge",
     "KitError",
@@ -35,20 +41,28 @@ __all__ = [
     "Recording",
     "ReplayMLBridge",
     "ReplayMismatch",
+    "Reply",
+    "ScriptedLLM",
+    "ToolCall",
     "check_bridge",
     "contract_problems",
     "replay_against",
+    "start_framework",
+    "write_tiny_models",
 ]
 
 _MODULE_OF: Final[dict[str, str]] = {
     "ANYTHING": "chaos.works",
     **dict.fromkeys(("BridgeContract", "check_bridge", "contract_problems"), "contract"),
+    **dict.fromkeys(("FrameworkNotFoundError", "start_framework"), "frameworks"),
     **dict.fromkeys(("BridgeHarness", "HarnessResource", "Outcome"), "harness"),
+    **dict.fromkeys(("ChatRequest", "Fault", "Reply", "ScriptedLLM", "ToolCall"), "llm"),
     **dict.fromkeys(("AsyncMockMLBridge", "Conversation", "MockMLBridge"), "conversation"),
     **dict.fromkeys(("AsyncInMemoryMLBridge", "InMemoryMLBridge"), "memory"),
     "KitError": "problems",
     **dict.fromkeys(("AsyncRecorder", "Recorder", "Recording"), "recording"),
     **dict.fromkeys(("ReplayMLBridge", "ReplayMismatch", "replay_against"), "replay"),
+    "write_tiny_models": "tiny_models",
 }
 
 

@@ -29,7 +29,7 @@ class Endpoint:
         self._process.communicate(timeout=DEFAULT_TIMEOUT)
 
     def control(self, **faults: Any) -> None:
-        """Change the faults; see `examples/local_llm/faults.py`."""
+        """Change the faults; see `examples/local_llm/server.py`."""
         request = urllib.request.Request(f"{self._root}/control", json.dumps(faults).encode())
         with urllib.request.urlopen(request, timeout=DEFAULT_TIMEOUT) as answer:
             assert json.load(answer) == {"ok": True}
