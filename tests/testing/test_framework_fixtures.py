@@ -70,9 +70,12 @@ def test_two_at_a_time(manybridge_llm, manybridge_dspy):
 
 @pytest.mark.framework
 def test_langchain_answers_what_the_test_says(project: pytest.Pytester) -> None:
-    """Found by the ini option, relative to the file that says it; tools, a form, embeddings, a cut stream."""
+    """Found by the ini option, relative to the file that says it; beside DSPy, for a program that needs both."""
     (project.path / "env").symlink_to(framework_python("langchain").parents[1])
-    project.makeini("[pytest]\nfilterwarnings = error\nmanybridge_langchain_python = ./env\n")
+    project.makeini(
+        "[pytest]\nfilterwarnings = error\nmanybridge_langchain_python = ./env\n"
+        f"manybridge_dspy_python = {framework_python('dspy')}\n"
+    )
     project.makepyfile(
         test_it="""
 import pytest
@@ -82,13 +85,18 @@ def weather(city: str) -> str:
     "Weather of a city."
     return f"sunny in {city}"
 
-def test_it(manybridge_llm, manybridge_langchain):
+def test_it(manybridge_llm, manybridge_langchain, manybridge_dspy):
     langchain = manybridge_langchain()
+    dspy = manybridge_dspy(ml=langchain.ml)
+    assert list(langchain.ml.bridges()) == ["langchain", "dspy"]
+    manybridge_llm.replies({"a": "in the same host"})
+    assert dspy.create_program("q -> a").predict(q="?").a == "in the same host"
+
     manybridge_llm.calls_tool("weather", city="Paris").replies("Take a hat.")
     agent = langchain.create_agent(tools=[weather])
     assert agent.invoke("Do I need a hat in Paris?").output == "Take a hat."
-    assert manybridge_llm.requests[0].tool_names == ["weather"]
-    assert manybridge_llm.requests[1].messages[-1] == {"role": "tool", "content": "sunny in Paris"}
+    assert manybridge_llm.requests[-2].tool_names == ["weather"]
+    assert manybridge_llm.requests[-1].messages[-1] == {"role": "tool", "content": "sunny in Paris"}
 
     schema = {"title": "City", "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
     manybridge_llm.replies({"city": "Rome"})

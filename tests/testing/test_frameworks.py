@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from manybridge.errors import ConfigError
 from manybridge.host.config import BridgeConfig, EnvironmentsConfig
-from manybridge.testing import FrameworkNotFoundError, KitError, ScriptedLLM, start_framework
+from manybridge.testing import FrameworkNotFoundError, KitError, ScriptedLLM, framework_config, start_framework
 from manybridge.testing.frameworks import FRAMEWORKS, Found, _wired, find_framework, wiring
 
 DSPY = FRAMEWORKS["dspy"]
@@ -84,6 +85,15 @@ def test_nobody_needs_a_provider_s_key(project: Path) -> None:
     assert config.pool_size == 2
 
 
+def test_a_host_of_one_s_own_gets_the_same_configuration(project: Path) -> None:
+    """For `AsyncMLBridge`, and for hosts that have more than this."""
+    with ScriptedLLM() as llm:
+        config = framework_config("langchain", llm=llm, python=project / "env", bridge="chat", pool_size=2)
+        assert list(config.bridges) == ["chat"]
+        assert config.bridges["chat"].options["base_url"] == llm.openai_base
+        assert config.bridges["chat"].python == str(project / "env/bin/python")
+
+
 def test_without_a_model_of_ours_the_project_s_own_stays() -> None:
     """With what it requires."""
     own = BridgeConfig(bridge="dspy", options={"model": "openai/gpt-4o"}, required_env=["OPENAI_API_KEY"])
@@ -121,6 +131,17 @@ def test_what_is_said_must_be_there(project: Path) -> None:
     (project / "empty").mkdir()
     with pytest.raises(FrameworkNotFoundError, match="empty/bin/python"):
         found(project, python=project / "empty")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_file_of_somebody_else_counts_only_by_its_name(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names code to run: the rule of the host."""
+    configured(project, '[bridges.dspy]\npython = "env/bin/python"\n')
+    os.chown(project / "manybridge.toml", 12_345, -1)
+    with pytest.raises(KitError, match="belongs to user 12345"):
+        found(project)
+    monkeypatch.setenv("MANYBRIDGE_CONFIG", str(project / "manybridge.toml"))
+    assert found(project).config.python == str(project / "env/bin/python")
 
 
 def test_a_framework_that_has_no_fixture_is_named(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from manybridge.testing.chaos.works import ANYTHING
     from manybridge.testing.contract import BridgeContract, check_bridge, contract_problems
     from manybridge.testing.conversation import AsyncMockMLBridge, Conversation, MockMLBridge
-    from manybridge.testing.frameworks import FrameworkNotFoundError, start_framework
+    from manybridge.testing.frameworks import FrameworkNotFoundError, framework_config, start_framework
     from manybridge.testing.harness import BridgeHarness, HarnessResource, Outcome
     from manybridge.testing.llm import ChatRequest, Fault, Reply, ScriptedLLM, ToolCall
     from manybridge.testing.memory import AsyncInMemoryMLBridge, InMemoryMLBridge
@@ -46,6 +46,7 @@ __all__ = [
     "ToolCall",
     "check_bridge",
     "contract_problems",
+    "framework_config",
     "replay_against",
     "start_framework",
     "write_tiny_models",
@@ -54,7 +55,7 @@ __all__ = [
 _MODULE_OF: Final[dict[str, str]] = {
     "ANYTHING": "chaos.works",
     **dict.fromkeys(("BridgeContract", "check_bridge", "contract_problems"), "contract"),
-    **dict.fromkeys(("FrameworkNotFoundError", "start_framework"), "frameworks"),
+    **dict.fromkeys(("FrameworkNotFoundError", "framework_config", "start_framework"), "frameworks"),
     **dict.fromkeys(("BridgeHarness", "HarnessResource", "Outcome"), "harness"),
     **dict.fromkeys(("ChatRequest", "Fault", "Reply", "ScriptedLLM", "ToolCall"), "llm"),
     **dict.fromkeys(("AsyncMockMLBridge", "Conversation", "MockMLBridge"), "conversation"),

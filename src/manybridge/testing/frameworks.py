@@ -63,7 +63,33 @@ class Found(NamedTuple):
     """What said it."""
 
 
-def start_framework(
+def start_framework(name: str, *, ml: MLBridge | None = None, **wishes: Any) -> Any:
+    """Start a host with one bridge of a framework and return its adapter; `adapter.ml` is the host, which is to close.
+
+    Args:
+        name: `dspy`, `langchain` or `transformers`.
+        ml: a host that runs already and gets the bridge too, for a program that needs several.
+        wishes: as of `framework_config`.
+
+    Raises:
+        WorkerStartError: `missing_package`, the interpreter lacks the framework; or whatever kept it from starting.
+        ManybridgeError: as `framework_config`.
+    """
+    found = _find_and_wire(name, **wishes)
+    host = ml or MLBridge(_host_config(found))
+    try:
+        if ml is not None:
+            ml.register_bridge(found.bridge, found.config)
+        host.wait_ready(found.bridge)
+        return host.get_adapter(found.bridge)
+    except BaseException as error:
+        error.add_note(f"The interpreter for {FRAMEWORKS[name].title} was named by {found.source}.")
+        if ml is None:
+            host.close(0.0)
+        raise
+
+
+def framework_config(
     name: str,
     *,
     llm: ScriptedLLM | None = None,
@@ -74,8 +100,8 @@ def start_framework(
     said: str | Path | None = None,
     folder: Path | None = None,
     **keys: Any,
-) -> Any:
-    """Start a host with one bridge of a framework and return its adapter; `adapter.ml` is the host, which is to close.
+) -> HostConfig:
+    """Return the configuration of such a host, for `AsyncMLBridge` or for a host of your own.
 
     Args:
         name: `dspy`, `langchain` or `transformers`.
@@ -90,20 +116,34 @@ def start_framework(
 
     Raises:
         FrameworkNotFoundError: it is nowhere, or what was said is not there.
-        WorkerStartError: `missing_package`, the interpreter lacks the framework; or whatever kept it from starting.
-        ConfigError: a key is wrong.
+        KitError: no such framework, or `manybridge.toml` has not the one bridge that is meant.
+        ConfigError: a key, or `manybridge.toml`, is wrong.
     """
+    found = _find_and_wire(
+        name, llm=llm, models=models, python=python, bridge=bridge, options=options, said=said, folder=folder, **keys
+    )
+    return _host_config(found)
+
+
+def _find_and_wire(
+    name: str,
+    *,
+    llm: ScriptedLLM | None = None,
+    models: Path | None = None,
+    python: str | Path | None = None,
+    bridge: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    said: str | Path | None = None,
+    folder: Path | None = None,
+    **keys: Any,
+) -> Found:
     framework = framework_named(name)
     found = find_framework(framework, python=python, bridge=bridge, said=said, folder=folder)
-    config = _wired(framework, found, wiring(framework, llm, models), options or {}, keys)
-    ml = MLBridge(HostConfig(bridges={found.bridge: config}, environments=found.environments))
-    try:
-        ml.wait_ready(found.bridge)
-        return ml.get_adapter(found.bridge)
-    except BaseException as error:
-        error.add_note(f"The interpreter for {framework.title} was named by {found.source}.")
-        ml.close(0.0)
-        raise
+    return found._replace(config=_wired(framework, found, wiring(framework, llm, models), options or {}, keys))
+
+
+def _host_config(found: Found) -> HostConfig:
+    return HostConfig(bridges={found.bridge: found.config}, environments=found.environments)
 
 
 def framework_named(name: str) -> Framework:
@@ -209,11 +249,16 @@ def _found(framework: Framework, bridge: str | None, python: str, source: str) -
 
 
 def _config_path(folder: Path) -> Path | None:
-    """The nearest configuration; not one of somebody else, as it names code to run."""
+    """The configuration of the project, under the rules of the host: named, else nearest and not somebody else's."""
     if named := os.environ.get(CONFIG_VARIABLE):
         return Path(named).expanduser()
     path = find_config(folder)
-    return path if path is not None and path.stat().st_uid in (0, os.geteuid()) else None
+    if path is not None and (owner := path.stat().st_uid) not in (0, os.geteuid()):
+        raise KitError(
+            f"{path} was found by searching upward from {folder}, but it belongs to user {owner}, and it names code to "
+            f"run. If you trust it, name it with {CONFIG_VARIABLE}"
+        )
+    return path
 
 
 def _configured(framework: Framework, bridge: str | None, path: Path) -> Found | None:

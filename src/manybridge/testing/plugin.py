@@ -70,7 +70,21 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 @pytest.fixture
-def manybridge_host(request: pytest.FixtureRequest) -> Iterator[HostMaker]:
+def _manybridge_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test after which a process runs that was not there before.
+
+    One fixture for all that start processes, so that it looks when every one of them has closed what it started.
+    """
+    from manybridge.testing.chaos.holdings import Holdings
+
+    before = Holdings.children()
+    yield
+    if request.config.getini("manybridge_leak_check") and (left := Holdings.left(before, LEAK_SECONDS)):
+        pytest.fail("left behind: " + "; ".join(left), pytrace=False)
+
+
+@pytest.fixture
+def manybridge_host(request: pytest.FixtureRequest, _manybridge_leaks: None) -> Iterator[HostMaker]:
     """A function that starts a host and returns it; closed with the test.
 
     `manybridge_host(bridges, real=None)`: `bridges` is a bridge's class, or name -> class or configuration. A host in
@@ -90,12 +104,11 @@ def manybridge_host(request: pytest.FixtureRequest) -> Iterator[HostMaker]:
         hosts.append(start_host(said.get("config") if bridges is None else bridges, real=bool(wanted)))
         return hosts[-1]
 
-    with _leak_check(request):
-        try:
-            yield start
-        finally:
-            for host in reversed(hosts):
-                host.close(0.0)
+    try:
+        yield start
+    finally:
+        for host in reversed(hosts):
+            host.close(0.0)
 
 
 @pytest.fixture
@@ -108,18 +121,22 @@ def manybridge_llm() -> Iterator[ScriptedLLM]:
 
 
 @pytest.fixture
-def manybridge_dspy(request: pytest.FixtureRequest, manybridge_llm: ScriptedLLM) -> Iterator[DSPyMaker]:
+def manybridge_dspy(
+    request: pytest.FixtureRequest, _manybridge_leaks: None, manybridge_llm: ScriptedLLM
+) -> Iterator[DSPyMaker]:
     """A function that starts a host with DSPy, whose model is `manybridge_llm`, and returns its `DSPyAdapter`.
 
-    `manybridge_dspy(python=None, bridge=None, options=None, **keys_of_the_configuration)`; see `start_framework`.
-    The host is `adapter.ml`. Closed with the test.
+    `manybridge_dspy(python=None, bridge=None, options=None, ml=None, **keys_of_the_configuration)`; see
+    `start_framework`. The host is `adapter.ml`. Closed with the test.
     """
     with _frameworks(request, "dspy", llm=manybridge_llm) as start:
         yield start
 
 
 @pytest.fixture
-def manybridge_langchain(request: pytest.FixtureRequest, manybridge_llm: ScriptedLLM) -> Iterator[LangChainMaker]:
+def manybridge_langchain(
+    request: pytest.FixtureRequest, _manybridge_leaks: None, manybridge_llm: ScriptedLLM
+) -> Iterator[LangChainMaker]:
     """A function that starts a host with LangChain, whose model is `manybridge_llm`, and returns its adapter.
 
     The adapter is a `LangChainAdapter`; arguments as of `manybridge_dspy`.
@@ -129,7 +146,9 @@ def manybridge_langchain(request: pytest.FixtureRequest, manybridge_llm: Scripte
 
 
 @pytest.fixture
-def manybridge_transformers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TransformersMaker]:
+def manybridge_transformers(
+    request: pytest.FixtureRequest, _manybridge_leaks: None, tmp_path: Path
+) -> Iterator[TransformersMaker]:
     """A function that starts a host with Transformers and returns its `TransformersAdapter`.
 
     It finds the models `tiny-writer` and `tiny-classifier`, which are made on the spot. Arguments as of
@@ -190,7 +209,7 @@ def manybridge_chaos(request: pytest.FixtureRequest) -> Iterator[Callable[[MLBri
 
 @contextmanager
 def _frameworks(request: pytest.FixtureRequest, name: str, **models: Any) -> Iterator[Callable[..., Any]]:
-    """Give the function that starts a framework; close what it started, and look that nothing of it is left."""
+    """Give the function that starts a framework, and close what it started."""
     hosts: list[MLBridge] = []
 
     def start(python: str | Path | None = None, **keywords: Any) -> Any:
@@ -204,15 +223,15 @@ def _frameworks(request: pytest.FixtureRequest, name: str, **models: Any) -> Ite
             if _is_missing(error) and _skips(request.config):
                 pytest.skip(str(error))
             raise
-        hosts.append(adapter.ml)
+        if adapter.ml is not keywords.get("ml"):
+            hosts.append(adapter.ml)
         return adapter
 
-    with _leak_check(request):
-        try:
-            yield start
-        finally:
-            for host in reversed(hosts):
-                host.close(0.0)
+    try:
+        yield start
+    finally:
+        for host in reversed(hosts):
+            host.close(0.0)
 
 
 def _said(config: pytest.Config, option: str) -> Path | str | None:
@@ -235,21 +254,3 @@ def _is_missing(error: Exception) -> bool:
     from manybridge.testing.frameworks import FrameworkNotFoundError
 
     return isinstance(error, FrameworkNotFoundError) or getattr(error, "code", None) == "missing_package"
-
-
-class _leak_check:  # noqa: N801  # used as a function: `with _leak_check(request):`
-    """Fails a test after which a process runs that was not there before."""
-
-    def __init__(self, request: pytest.FixtureRequest) -> None:
-        self._wanted = bool(request.config.getini("manybridge_leak_check"))
-
-    def __enter__(self) -> None:
-        from manybridge.testing.chaos.holdings import Holdings
-
-        self._before = Holdings.children()
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        from manybridge.testing.chaos.holdings import Holdings
-
-        if self._wanted and kind is None and (left := Holdings.left(self._before, LEAK_SECONDS)):
-            pytest.fail("left behind: " + "; ".join(left), pytrace=False)
