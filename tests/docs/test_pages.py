@@ -27,6 +27,7 @@ NEEDS_FRAMEWORKS = {
     "call-tools-in-your-process.md",
     "langchain.md",
     "fine-tuning.md",
+    "testing-a-bridge.md",
     "transformers.md",
 }
 
