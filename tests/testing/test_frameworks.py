@@ -11,7 +11,14 @@ import pytest
 
 from manybridge.errors import ConfigError
 from manybridge.host.config import BridgeConfig, EnvironmentsConfig
-from manybridge.testing import FrameworkNotFoundError, KitError, ScriptedLLM, framework_config, start_framework
+from manybridge.testing import (
+    FrameworkNotFoundError,
+    InMemoryMLBridge,
+    KitError,
+    ScriptedLLM,
+    framework_config,
+    start_framework,
+)
 from manybridge.testing.frameworks import FRAMEWORKS, Found, _wired, find_framework, wiring
 
 DSPY = FRAMEWORKS["dspy"]
@@ -58,6 +65,7 @@ def test_a_bridge_of_the_framework_is_found_under_any_name(project: Path) -> Non
     """One of its own name first, else the only one; with several the test says which."""
     configured(project, '[bridges.qa]\nbridge = "dspy"\n[bridges.other]\nbridge = "mock"\n')
     assert found(project).bridge == "qa"
+    assert found(project).environments.locks == str(project / "manybridge.locks")  # of `manybridge env`
     configured(project, '[bridges.qa]\nbridge = "dspy"\n[bridges.dspy]\n')
     assert found(project).bridge == "dspy"
     assert found(project, bridge="qa").bridge == "qa"
@@ -103,7 +111,8 @@ def test_without_a_model_of_ours_the_project_s_own_stays() -> None:
 
 def test_an_interpreter_that_has_the_package_is_the_last_resort(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that runs the test."""
-    (project / "dspy.py").touch()
+    (project / "dspy-3.0.dist-info").mkdir()
+    (project / "dspy-3.0.dist-info" / "METADATA").write_text("Name: dspy\nVersion: 3.0\n")
     monkeypatch.syspath_prepend(project)
     assert found(project).config.python == sys.executable
 
@@ -148,6 +157,12 @@ def test_a_framework_that_has_no_fixture_is_named(tmp_path: Path) -> None:
     """With those that have one, and what serves the others."""
     with pytest.raises(KitError, match="expected one of dspy, langchain, transformers, found 'sklearn'"):
         start_framework("sklearn")
+
+
+def test_a_host_in_memory_has_no_environments() -> None:
+    """It says so before anything is looked for."""
+    with InMemoryMLBridge({}) as ml, pytest.raises(KitError, match="real=True"):
+        start_framework("dspy", ml=ml)
 
 
 def test_a_key_that_the_configuration_does_not_know_starts_nothing() -> None:

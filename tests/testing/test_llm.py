@@ -224,6 +224,7 @@ def test_what_can_not_be_answered_is_told(llm: ScriptedLLM) -> None:
     llm.replies(lambda _: 1 / 0, [], lambda _: Fault("no such"))
     assert [asked(llm)[0] for _ in range(3)] == [500, 500, 500]
     assert asked(llm, path="/v1/responses")[0] == 404
+    assert asked(llm, messages=[{"content": "of nobody"}])[0] == 400
     connection = http.client.HTTPConnection("127.0.0.1", llm.port, timeout=DEFAULT_TIMEOUT)
     with closing(connection):
         connection.request("POST", CHAT, "[")

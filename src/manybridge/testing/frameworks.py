@@ -7,11 +7,11 @@ see `find_framework`.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -20,6 +20,7 @@ from manybridge.host.config_secrets import is_secret_key
 from manybridge.host.config_sources import CONFIG_VARIABLE, find_config
 from manybridge.host.sync import MLBridge
 from manybridge.testing.llm import ScriptedLLM
+from manybridge.testing.memory import InMemoryMLBridge
 from manybridge.testing.problems import KitError
 
 KEY: Final = "scripted-model-needs-none"
@@ -68,13 +69,16 @@ def start_framework(name: str, *, ml: MLBridge | None = None, **wishes: Any) -> 
 
     Args:
         name: `dspy`, `langchain` or `transformers`.
-        ml: a host that runs already and gets the bridge too, for a program that needs several.
+        ml: a host that runs already, with worker processes, and gets the bridge too; for a program that needs several.
         wishes: as of `framework_config`.
 
     Raises:
+        KitError: `ml` is a host in memory.
         WorkerStartError: `missing_package`, the interpreter lacks the framework; or whatever kept it from starting.
         ManybridgeError: as `framework_config`.
     """
+    if isinstance(ml, InMemoryMLBridge):
+        raise KitError("a host in memory has no worker processes, so no environments; start it with real=True")
     found = _find_and_wire(name, **wishes)
     host = ml or MLBridge(_host_config(found))
     try:
@@ -222,7 +226,7 @@ def find_framework(
     path = _config_path(folder or Path.cwd())
     if path is not None and (found := _configured(framework, bridge, path)) is not None:
         return found
-    if importlib.util.find_spec(framework.name) is not None:
+    if _is_installed(framework.name):
         return _found(framework, bridge, sys.executable, "nothing, so it is the one that runs the test")
     raise FrameworkNotFoundError(_nowhere(framework, path, folder or Path.cwd()))
 
@@ -286,6 +290,15 @@ class _Variables(dict[str, str]):
 
     def __contains__(self, name: object) -> bool:
         return True
+
+
+def _is_installed(package: str) -> bool:
+    """Whether this interpreter has it. Not asked by import: a folder of tests may have the same name."""
+    try:
+        distribution(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def _nowhere(framework: Framework, path: Path | None, folder: Path) -> str:

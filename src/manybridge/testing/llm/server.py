@@ -110,7 +110,11 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(Fault("provider_bad_request", message="expected a JSON object"))
         if self.path.endswith("/embeddings"):
             return self._send(200, self.server.owner.embed(body)) if self._may(keys) else self._refuse(WRONG_KEY)
-        request = wire.read_request(self.path, body, has_key=bool(keys))
+        try:
+            request = wire.read_request(self.path, body, has_key=bool(keys))
+        except (AttributeError, KeyError, TypeError) as error:
+            text = f"not in the format of {self.path}: {type(error).__name__}: {error}"
+            return self._refuse(Fault("provider_bad_request", message=text))
         if request is None:
             return self._aside(body)
         return self._answer(request, self.server.owner.answer(request, has_right_key=self._may(keys)))
