@@ -48,6 +48,22 @@ async def file(tmp_path: Path) -> Path:
     return path
 
 
+async def test_a_new_store_that_somebody_else_writes_to_just_now_is_waited_for(tmp_path: Path) -> None:
+    """Two hosts may make it at the same moment; SQLite would refuse one of them at once."""
+    path = tmp_path / "store.db"
+    with sqlite3.connect(path, isolation_level=None, check_same_thread=False) as other:
+        other.execute("BEGIN IMMEDIATE")
+        store = open_store(f"sqlite:///{path}")
+        write = asyncio.ensure_future(store.save_job(job("j")))
+        finished, _ = await asyncio.wait({write}, timeout=0.2)
+        assert not finished
+        other.execute("COMMIT")
+        await write
+        assert await store.get_job("j") == job("j")
+        await store.close()
+    other.close()
+
+
 async def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     """It is most likely misspelt, so it is not made."""
     store = open_store(f"sqlite:///{tmp_path}/nowhere/store.db")

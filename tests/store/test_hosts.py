@@ -363,9 +363,10 @@ async def test_a_session_that_a_call_names_is_the_stores(durable_host: HostMaker
 async def test_a_session_whose_lease_ran_out_is_gone_with_what_was_made_in_it(durable_host: HostMaker) -> None:
     """Also after a restart, and not while another host uses it."""
     one, two = await durable_host(), await durable_host()
-    await one.create_session("short", lease=200 * MS)
+    # Long enough that it does not run out before the resource is there: that would make a session of an hour.
+    await one.create_session("short", lease=1_000 * MS)
     made = await one.create_resource("mock", "echo", session="short")
-    await one.create_session("long", lease=200 * MS)
+    await one.create_session("long", lease=1_000 * MS)
     await two.extend_session("long", 60.0)
 
     async def gone() -> bool:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from sqlalchemy import Engine, create_engine, event
@@ -43,6 +44,10 @@ STATEMENT_SECONDS: Final = 30.0
 
 POOL_SIZE: Final = 5
 """Connections to PostgreSQL of one host. Its transactions are short; a server allows 100 by default."""
+
+
+LOCKED_PAUSE: Final = 0.01
+"""Seconds between two tries where SQLite itself does not wait."""
 
 
 class Database:
@@ -157,10 +162,13 @@ class Database:
         def connected(connection: Any, _record: Any) -> None:
             opened[:] = [_identity(self.url)]
             connection.isolation_level = None  # the module must not begin transactions by itself: we say which kind
-            cursor = connection.cursor()
-            for pragma in ("journal_mode=wal", f"synchronous={synchronous}", "foreign_keys=on"):
-                cursor.execute(f"PRAGMA {pragma}")
-            cursor.close()
+            try:
+                _use_write_ahead_log(connection)
+                for pragma in (f"synchronous={synchronous}", "foreign_keys=on"):
+                    connection.execute(f"PRAGMA {pragma}")
+            except BaseException:  # it is not the pool's yet
+                connection.close()
+                raise
 
         @event.listens_for(engine, "begin")
         def begun(connection: Any) -> None:
@@ -252,3 +260,20 @@ def _make_file(url: StoreUrl) -> None:
     """
     with contextlib.suppress(FileExistsError):
         os.close(os.open(url.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Have a database use a write-ahead log. Only the first connection that ever does so changes anything.
+
+    For that change SQLite wants the file for itself and does not wait for it, whatever `busy_timeout` says
+    (https://www.sqlite.org/wal.html): of two hosts that make a store at the same moment one is refused.
+    """
+    deadline = monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=wal")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() >= deadline:
+                raise
+        sleep(LOCKED_PAUSE)
