@@ -179,7 +179,21 @@ def job(stage: Stage, row: Row, bridge: str, mark: Path) -> Seen:
     return seen
 
 
-PLAYED_IN_CALLS: Final = {"idle": idle, "call": call, "stream": stream, "job": job}
+def snapshot(stage: Stage, row: Row, bridge: str, mark: Path) -> Seen:
+    """The fault strikes while the state is asked for that the second execution has left."""
+    thing = stage.ml.create_resource(bridge, "thing")
+    try:
+        assert stage.ml.execute_resource(bridge, thing.id) == 1
+        seen = watch(lambda: stage.ml.execute_resource(bridge, thing.id, _args(row, mark), timeout=timeout_of(row)))
+        assert mark.exists(), "the state was not asked for"
+        assert stage.ml.execute_resource(bridge, thing.id) == (3 if seen.text == "answered" else 2)
+        assert stage.ml.get_resource(bridge, thing.id).executions == (3 if seen.text == "answered" else 2)
+    finally:
+        stage.ml.delete_resource(bridge, thing.id)
+    return seen
+
+
+PLAYED_IN_CALLS: Final = {"idle": idle, "call": call, "stream": stream, "job": job, "snapshot": snapshot}
 
 
 def _args(row: Row, mark: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple
 
-Column = Literal["boot", "idle", "call", "stream", "job", "shutdown"]
+Column = Literal["boot", "idle", "call", "stream", "job", "snapshot", "shutdown"]
 Kind = Literal["code", "wire", "start", "again", "host"]
 
 COLUMNS: Final[dict[Column, str]] = {
@@ -14,11 +14,13 @@ COLUMNS: Final[dict[Column, str]] = {
     "call": "in a call, through `MLBridge` and `AsyncMLBridge`. Code that hangs is stopped by the call's timeout.",
     "stream": "in a stream, after two chunks, which the reader has got. Code that hangs is stopped by the timeout.",
     "job": "in a job. Code that hangs is stopped by `job.cancel()`.",
+    "snapshot": "while the state of a resource is asked for, after an execution; the cell is what that execution gets. "
+    "Where it is an error, the execution does not count: the next one goes on from the state before.",
     "shutdown": "while the host closes: in `close`, or, where code hangs, in a call that still runs.",
 }
 
 REASONS: Final[dict[str, str]] = {
-    "a": "it is about what a call returns, and nothing is called here",
+    "a": "it is about what code returns, and nothing is returned here",
     "b": "the worker never gets so far",
     "c": "it is about one place only",
 }
@@ -36,6 +38,7 @@ class Row(NamedTuple):
     call: str
     stream: str
     job: str
+    snapshot: str
     shutdown: str
 
     def cell(self, column: Column) -> str:
@@ -45,22 +48,23 @@ class Row(NamedTuple):
 
 
 def _code(
-    fault: str, text: str, *, boot: str, idle: str, call: str, stream: str = "", job: str = "", shutdown: str = "closed"
+    fault: str, text: str, *, boot: str, idle: str, call: str, snapshot: str = "", shutdown: str = "closed"
 ) -> Row:
-    return Row(fault, "code", text, boot, idle, call, stream or call, job or call, shutdown)
+    return Row(fault, "code", text, boot, idle, call, call, call, snapshot or call, shutdown)
 
 
 def _hangs(fault: str, text: str, rung: str, *, idle: str = "answered") -> Row:
     by_timeout, by_cancel = f"timeout by {rung}", f"cancelled by {rung}"
-    return Row(fault, "code", text, "worker_start_failed", idle, by_timeout, by_timeout, by_cancel, "host_closed")
+    called = (by_timeout, by_timeout, by_cancel, by_timeout)  # call, stream, job, snapshot
+    return Row(fault, "code", text, "worker_start_failed", idle, *called, "host_closed")
 
 
 def _wire(fault: str, text: str, *, call: str = "protocol_violation", boot: str = "") -> Row:
-    return Row(fault, "wire", text, boot or call, "restarted", call, call, call, "closed")
+    return Row(fault, "wire", text, boot or call, "restarted", call, call, call, call, "closed")
 
 
 def _start(fault: str, text: str, boot: str) -> Row:
-    return Row(fault, "start", text, boot, "- b", "- b", "- b", "- b", "closed")
+    return Row(fault, "start", text, boot, "- b", "- b", "- b", "- b", "- b", "closed")
 
 
 def _only(fault: str, column: Column, text: str, cell: str) -> Row:
@@ -95,13 +99,15 @@ MATRIX: Final[tuple[Row, ...]] = (
     _hangs("C, released", "hangs in C without the interpreter's lock, signals blocked", "sigkill"),
     _hangs("C, held", "hangs in C and keeps the interpreter's lock, signals blocked", "sigkill",
            idle="timeout by sigkill"),
+    _hangs("SIGSTOP", "is stopped by a signal, all threads of it, and not continued", "sigkill",
+           idle="timeout by sigkill"),
     # It says too much, or what can't be said
     _code("flood", "prints 1 MB",
           boot="answered", idle="answered", call="answered"),
     _code("native write", "writes to descriptor 1 from C, past Python",
           boot="answered", idle="answered", call="answered"),
-    _code("not JSON", "returns what JSON can't carry; the caller gets a marker with the type's name",
-          boot="- a", idle="- a", call="answered", shutdown="- a"),
+    _code("not JSON", "returns what JSON can't carry: a caller gets a marker with its type's name, a state is refused",
+          boot="- a", idle="- a", call="answered", snapshot="handler_error", shutdown="- a"),
     _code("over the limit", "returns more than a frame may hold",
           boot="- a", idle="- a", call="frame_too_large", shutdown="- a"),
     _code("fork", "forks a child, which ends with the worker",
@@ -137,5 +143,5 @@ MATRIX: Final[tuple[Row, ...]] = (
     _only("crash loop", "call", "no worker lives, after more crashes than `restart.max_crashes`", "circuit_open"),
     # The host itself
     Row("host killed", "host", "the host gets `kill -9`; workers and what they forked are gone within a second",
-        "gone", "gone", "gone", "gone", "gone", "gone"),
+        "gone", "gone", "gone", "gone", "gone", "gone", "gone"),
 )  # fmt: skip

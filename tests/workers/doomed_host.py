@@ -31,6 +31,7 @@ BRIDGES = {
     "call": bridge("call", zygote="never"),
     "stream": bridge("stream", zygote="always"),
     "job": bridge("job", zygote="always"),
+    "snapshot": bridge("snapshot", zygote="always"),
     "shutdown": bridge("shutdown", close="C, held", zygote="never"),
 }
 
@@ -54,6 +55,9 @@ def main() -> None:
     strike(ml, "stream", "stream", "C, held")
     ml.call("job", "job:strike", {"fault": "fork", "mark": str(FOLDER / "job-child")})
     job = ml.submit("job", "job:strike", {"fault": "swallow", "mark": str(FOLDER / "job")})
+    thing = ml.create_resource("snapshot", "thing")
+    inputs = {"fault": "C, held", "mark": str(FOLDER / "snapshot")}
+    threading.Thread(target=lambda: ml.execute_resource("snapshot", thing.id, inputs), daemon=True).start()
     ml.call("shutdown", "shutdown:echo", {"value": 1})
     ml.unregister_bridge("shutdown")
     wait_for(*BRIDGES, "job-child")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import os
+import signal
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from manybridge.bridge import Bridge, command
+from manybridge.bridge import Bridge, command, resource
 from manybridge.bridges.mock.faults import bad_value, be_busy, fail
 
 FOREVER: Final = 3600.0
@@ -64,6 +65,7 @@ FAULTS: Final[dict[str, Callable[[], Any]]] = {
     "sleep": lambda: be_busy(FOREVER, "sleep"),
     "C, released": lambda: be_busy(FOREVER, "c_released"),
     "C, held": lambda: be_busy(FOREVER, "c"),
+    "SIGSTOP": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "flood": flood,
     "native write": write_from_c,
     "not JSON": lambda: bad_value("object"),
@@ -122,6 +124,24 @@ class FaultyBridge(Bridge):
         timer.daemon = True
         timer.start()
         return os.getpid()
+
+    @resource("thing", policy="restore")
+    class Thing:
+        """Counts its executions; told so, the fault strikes when its state is asked for."""
+
+        def create(self) -> None:
+            self.count, self.fault, self.mark = 0, None, None
+
+        def execute(self, fault: str | None = None, mark: str | None = None) -> int:
+            self.count, self.fault, self.mark = self.count + 1, fault, mark
+            return self.count
+
+        def snapshot(self) -> dict[str, Any]:
+            fault, self.fault = self.fault, None
+            return {"count": self.count, "result": None if fault is None else strike(fault, self.mark)}
+
+        def restore(self, state: dict[str, Any]) -> None:
+            self.count, self.fault, self.mark = state["count"], None, None
 
     def _strike_in(self, place: str) -> None:
         fault, once = self.options.get(place), self.options.get("once")

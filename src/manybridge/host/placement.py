@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any
 
 from manybridge.errors import ManybridgeError, ResourceError
-from manybridge.host.calls import Call, loop_future
+from manybridge.host.calls import Call, CallStage, loop_future
 from manybridge.host.memory import group_memory
 from manybridge.host.options import CallOptions
 from manybridge.host.pool import Pool
@@ -181,13 +181,20 @@ def make_call(command: str, args: dict[str, Any], options: CallOptions, target: 
 
 
 async def release(pool: Pool, record: Record, worker: WorkerHandle) -> None:
-    """Have a worker forget a resource, if it has it."""
+    """Have a worker forget a resource, if it has it. A `close` that takes longer than a call may is stopped."""
     call = Call("common:delete_resource", {"id": record.resource.id}, loop_future())
     call.session_id, call.target, call.of_host = record.resource.session, worker, True
+    closing = asyncio.ensure_future(pool.run(call))
     try:
-        await pool.run(call)
+        while not closing.done():
+            await asyncio.wait({closing}, timeout=pool.config.default_timeout)
+            if not closing.done() and call.stage is CallStage.SENT and worker.may_have_begun(call):
+                pool.stop_call(call, "cancelled")
+        closing.result()
     except ManybridgeError:
         return  # the worker has gone, or never had it: either way it does not hold it
+    finally:
+        closing.cancel()
 
 
 async def wait_briefly(tasks: Iterable[asyncio.Task[Any]], seconds: float) -> None:

@@ -457,7 +457,7 @@ def _settle(waiter: asyncio.Future[None], error: ManybridgeError | None) -> None
 
 def _stopped(call: Call, worker: WorkerHandle, error: ManybridgeError) -> ManybridgeError:
     """The worker's own report that it stopped a call, in the host's words: which call, and after how long."""
-    call.stop_reason = "timeout" if isinstance(error, CallTimeoutError) else "cancelled"
+    call.stop_reason = call.stop_reason or ("timeout" if isinstance(error, CallTimeoutError) else "cancelled")
     call.stopped_by = error.details["stopped_by"]
     told = call.stopped_error(**worker.facts())
     told.details |= error.details

@@ -22,10 +22,10 @@ from time import monotonic, time
 from typing import Any, Final
 
 from manybridge.errors import ClosedError, InvalidArgumentError, ManybridgeError, ResourceError, StoreError
-from manybridge.host.calls import Call
+from manybridge.host.calls import Call, loop_future
 from manybridge.host.config import StoreConfig
 from manybridge.host.options import CallOptions
-from manybridge.host.own_requests import ignore_outcome
+from manybridge.host.own_requests import answer_of
 from manybridge.host.placement import Placement, make_call, quiet_options, release, wait_briefly
 from manybridge.host.pool import Pool, WorkerGoneError
 from manybridge.host.resource_keeper import ResourceKeeper, not_found
@@ -108,7 +108,9 @@ class ResourceTable:
         made: Record | None = None
         try:
             policy = await self._policy(pool, recipe.type)
-            state = (await _ask_snapshot(worker, recipe.id, recipe.session))["state"] if policy == "restore" else None
+            state = None
+            if policy == "restore":
+                state = await _told_state(worker, _ask_snapshot(worker, recipe.id, recipe.session, options), options)
             made = await self._keeper.record(recipe, policy, state)
             if made is None:  # its reservation is gone: with this host, or because others took it for dead
                 raise ClosedError("the host is closed") if self._access.closing else _exists(recipe.id)
@@ -331,27 +333,29 @@ class ResourceTable:
         fence = record.fence
         if record.policy != "restore" or fence is None:
             return await pool.run(call)
-        snapshots: list[asyncio.Future[Any]] = []
+        snapshots: list[Call] = []
         if worker.concurrency == 1:
             # Sent right behind the execution: the worker takes it when that has ended, and nobody waits for the way
             # to the host and back. A concurrent worker could take it too early.
-            _after_sent(call, lambda: snapshots.append(_ask_snapshot(worker, *_name(record))))
+            _after_sent(call, lambda: snapshots.append(_ask_snapshot(worker, *_name(record), options)))
         try:
             result = await pool.run(call)
         except WorkerGoneError:
             raise
         except asyncio.CancelledError:
+            for asked in snapshots:
+                worker.stop_asked(asked, "cancelled")
             self._let_go(pool, record, worker)  # nobody waits to see in which state it was left
             raise
         except ManybridgeError:
             # The living object may have changed before it failed. It stays only if the host can know its state.
             try:
-                await self._keep_state(record, worker, fence, snapshots, counts=False)
+                await self._keep_state(record, worker, fence, snapshots, options, counts=False)
             except ManybridgeError:
                 self._let_go(pool, record, worker)
             raise
         try:
-            await self._keep_state(record, worker, fence, snapshots, counts=True)
+            await self._keep_state(record, worker, fence, snapshots, options, counts=True)
         except BaseException:
             self._let_go(pool, record, worker)  # it ran, but its state is not kept: it did not happen
             raise
@@ -362,7 +366,8 @@ class ResourceTable:
         record: Record,
         worker: WorkerHandle,
         fence: int,
-        snapshots: list[asyncio.Future[Any]],
+        snapshots: list[Call],
+        options: CallOptions,
         *,
         counts: bool,
     ) -> None:
@@ -372,8 +377,8 @@ class ResourceTable:
             ManybridgeError: the worker died before it told its state, or the state can't be told or kept.
         """
         if not record.deleted:
-            asked = snapshots[-1] if snapshots else _ask_snapshot(worker, *_name(record))
-            state = (await asked)["state"]
+            asked = snapshots[-1] if snapshots else _ask_snapshot(worker, *_name(record), options)
+            state = await _told_state(worker, asked, options)
             if not record.deleted:
                 await self._keeper.save(record, fence, state, counts=counts)
 
@@ -424,10 +429,18 @@ def _name(record: Record) -> tuple[str, str | None]:
     return record.resource.id, record.resource.session
 
 
-def _ask_snapshot(worker: WorkerHandle, id: str, session: str | None) -> asyncio.Future[Any]:
-    future = worker.control("common:snapshot_resource", {"id": id}, session_id=session)
-    future.add_done_callback(ignore_outcome)  # where the execution fails, its snapshot may go unread
-    return future
+def _ask_snapshot(worker: WorkerHandle, id: str, session: str | None, options: CallOptions) -> Call:
+    asked = Call("common:snapshot_resource", {"id": id}, loop_future(), options.timeout)
+    asked.session_id = session
+    worker.ask(asked)
+    return asked
+
+
+async def _told_state(worker: WorkerHandle, asked: Call, options: CallOptions) -> Any:
+    try:
+        return (await answer_of(worker, asked, options.deadline))["state"]
+    except ManybridgeError as error:  # a copy: a worker's death has one error for all that it ends
+        raise error.copy(**{"while": f"the state of resource {asked.args['id']} was asked for"}) from None
 
 
 def _text(args: dict[str, Any], name: str) -> str:

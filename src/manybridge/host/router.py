@@ -16,6 +16,7 @@ from manybridge.host.arguments import wrong_argument
 from manybridge.host.calls import Call, loop_future
 from manybridge.host.idempotency import IdempotencyTable, call_fingerprint
 from manybridge.host.options import CallOptions
+from manybridge.host.own_requests import answer_of, see_to
 from manybridge.host.pool import Pool, WorkerGoneError
 from manybridge.host.pools import PoolSet
 from manybridge.host.rescue import Rescue
@@ -25,6 +26,7 @@ from manybridge.host.session_settings import HandedSettings
 from manybridge.host.sessions import Session, SessionTable, current_session
 from manybridge.host.store_access import StoreAccess
 from manybridge.host.tools import ToolRegistry
+from manybridge.host.worker import WorkerHandle
 from manybridge.protocol.commands import COMMON, HOST_COMMANDS
 from manybridge.protocol.errors import ErrorCode
 from manybridge.protocol.messages import EVENT_CHUNK, Event, json_type
@@ -232,8 +234,8 @@ class Router:
         removed = await self._resources.drop_session(pool, session)
         facts: dict[str, Any] = {}
         for worker in list(pool.ready):
-            worker.forget_session(session)
-            facts = await worker.control("common:cleanup", {} if session is None else {"session_id": session})
+            asked = _ask_to_clean_up(worker, session, options.timeout)
+            facts = await answer_of(worker, asked, options.deadline)
         return {**facts, "status": "cleaned", "resources_removed": removed}
 
     async def end_session(self, session: Session) -> None:
@@ -242,8 +244,16 @@ class Router:
             await self._resources.drop_session(pool, session.id)
             if pool.name in session.bridges:
                 for worker in list(pool.ready):
-                    worker.forget_session(session.id)
-                    worker.post("common:cleanup", {"session_id": session.id})
+                    seconds = pool.config.default_timeout or inf
+                    asked = _ask_to_clean_up(worker, session.id, seconds)
+                    pool.tasks.start(see_to(worker, asked, seconds), f"clean up session {session.id}")
+
+
+def _ask_to_clean_up(worker: WorkerHandle, session: str | None, timeout: float) -> Call:
+    worker.forget_session(session)
+    call = Call("common:cleanup", {} if session is None else {"session_id": session}, loop_future(), timeout)
+    worker.ask(call)
+    return call
 
 
 def _configures(pool: Pool, command: str) -> bool:

@@ -242,6 +242,11 @@ class WorkerHandle:
             call.on_sent()
         return alone and self.pace.service_time < BRIEF_SECONDS
 
+    def ask(self, call: Call) -> None:
+        """Make a call of the host itself, which waits for no room and counts nowhere; see `answer_of`."""
+        call.worker = self
+        self._own_requests.ask(call)
+
     def _tell(self, settings: HandedSettings) -> None:
         """Send the settings of a session ahead of its call. What is wrong with them is the call's error."""
         args = {"session_id": settings.session_id, "settings": dict(settings.values)}
@@ -350,6 +355,16 @@ class WorkerHandle:
             call.stop_reason = reason
             self.resume_for(call)
             self._ladder.begin(call)
+
+    def stop_asked(self, call: Call, reason: StopReason) -> None:
+        """Stop a call that was asked. From now on it is one of those that the worker has, and ends as they do."""
+        if self._own_requests.take(call.id):
+            ordered = sorted([*self.calls.items(), (call.id, call)])  # oldest first: ids count up
+            self.calls.clear()
+            self.calls.update(ordered)
+            if reason == "timeout":  # a deadline that the worker was not told
+                self.post("common:cancel", {"id": call.id})
+            self.stop_call(call, reason)
 
     def give_up_on(self, call: Call) -> None:
         """Answer a call that the worker still has."""

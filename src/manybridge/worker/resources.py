@@ -13,6 +13,7 @@ from time import time
 from typing import Any
 
 from manybridge.bridge import Bridge, BridgeError, CommandSpec, ResourceSpec
+from manybridge.protocol import codec
 from manybridge.protocol.errors import ErrorCode
 
 
@@ -117,12 +118,14 @@ class ResourceTable:
         """Serve `common:snapshot_resource {id}`: the state that `create_resource` takes back.
 
         Raises:
-            BridgeError: `not_supported`, the type keeps no state.
+            BridgeError: `not_supported`, the type keeps no state; `handler_error`, JSON can't carry it.
         """
         held = self.get(args, session_id)
         if held.spec.policy != "restore":
             raise BridgeError(ErrorCode.NOT_SUPPORTED, f"Resources of type {held.spec.type!r} have no snapshot.")
-        return {"id": held.id, "state": held.instance.snapshot()}
+        state = held.instance.snapshot()
+        _check_state(held, state)
+        return {"id": held.id, "state": state}
 
     def clean_up(self, session_id: str | None) -> int:
         """Delete the resources of a session, or all of them; return how many. One that fails to close is gone too."""
@@ -179,6 +182,18 @@ def _close(held: HeldResource) -> None:
     close = getattr(held.instance, "close", None)
     if close is not None:
         close()
+
+
+def _check_state(held: HeldResource, state: Any) -> None:
+    # Whoever reads a result sees a marker in it; a state with one would be restored, and be another state.
+    try:
+        codec.encode_strict(state)
+    except codec.NotSerializableError:
+        try:
+            codec.encode_request(state)
+        except codec.NotSerializableError as error:
+            text = f"The snapshot of resource {held.id} can't be kept: {error}."
+            raise BridgeError(ErrorCode.HANDLER_ERROR, text) from None
 
 
 def _exists(id: str) -> BridgeError:
