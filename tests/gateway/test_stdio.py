@@ -183,6 +183,20 @@ class TestVersion2:
 
         assert host.call("common:get_stats")["result"]["bridges"]["mock"]["calls"] == 1
 
+    @pytest.mark.parametrize("other", [{"args": {"a": 2}}, {"session_id": "s"}, {"command": "mock:aecho"}])
+    def test_a_key_that_comes_again_for_another_call_is_a_conflict(
+        self, other: dict[str, Any], start: HostStarter
+    ) -> None:
+        """Other arguments, another session, another command; the first call's result stays what it is."""
+        host = start()
+        call: dict[str, Any] = {"command": "mock:echo", "args": {"a": 1}, "idempotency_key": "k"}
+        assert host.call(**call)["result"] == {"a": 1}
+        reused = host.call(**{**call, **other})
+
+        assert (reused["error_info"]["code"], reused["error_info"]["retryable"]) == ("conflict", False)
+        assert "very same call" in reused["error"]
+        assert host.call(**call)["result"] == {"a": 1}
+
     def test_a_key_of_a_batch_is_each_items_own(self, start: HostStarter) -> None:
         """A batch is sent again as a whole: what was done is not done again, another batch is a conflict."""
         host = start()

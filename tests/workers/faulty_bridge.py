@@ -130,7 +130,9 @@ class FaultyBridge(Bridge):
         """Counts its executions; told so, the fault strikes when its state is asked for."""
 
         def create(self) -> None:
-            self.count, self.fault, self.mark = 0, None, None
+            self.count = 0
+            self.fault: str | None = None
+            self.mark: str | None = None
 
         def execute(self, fault: str | None = None, mark: str | None = None) -> int:
             self.count, self.fault, self.mark = self.count + 1, fault, mark
@@ -141,7 +143,8 @@ class FaultyBridge(Bridge):
             return {"count": self.count, "result": None if fault is None else strike(fault, self.mark)}
 
         def restore(self, state: dict[str, Any]) -> None:
-            self.count, self.fault, self.mark = state["count"], None, None
+            self.create()
+            self.count = state["count"]
 
     def _strike_in(self, place: str) -> None:
         fault, once = self.options.get(place), self.options.get("once")

@@ -178,5 +178,8 @@ def call_fingerprint(command: str, args: dict[str, Any], session: str | None) ->
 
 
 def _reused(key: tuple[str, str]) -> CallError:
-    text = f"idempotency_key {key[1]!r} was used for a call with another command or other arguments; use a new key"
+    text = (
+        f"idempotency_key {key[1]!r} was used for a call with another command, other arguments or in another session; "
+        "use a new key, or make the very same call again"
+    )
     return CallError(text, code=ErrorCode.CONFLICT, retryable=False, details={"bridge": key[0], "key": key[1]})
