@@ -122,6 +122,14 @@ def restarted(server: Server) -> Iterator[None]:
 
 
 @contextmanager
+def gone(server: Server) -> Iterator[None]:
+    """The server ends, and nobody starts it again for a while."""
+    server.halt()
+    yield
+    server.resume()
+
+
+@contextmanager
 def clock_jumps(seconds: float) -> Iterator[None]:
     """The time of day is another one, for us and for SQLite; what measures durations goes on as before."""
     ours = [module for name, module in sys.modules.items() if name.startswith("manybridge.")]

@@ -75,7 +75,7 @@ class StoreStage:
     def fault(self) -> AbstractContextManager[None]:
         """Have it break until the end of the context."""
         if self._server is not None:
-            return store_faults.restarted(self._server)
+            return SERVER_FAULTS[self._row.fault](self._server)
         if self._row.kind == "clock":
             ahead = self._row.fault.endswith("forward")
             return store_faults.clock_jumps(store_faults.DAY if ahead else -store_faults.DAY)
@@ -89,6 +89,12 @@ STORE_FAULTS: Final[dict[str, Callable[[Path], AbstractContextManager[None]]]] =
     "read-only": store_faults.read_only,
     "corrupted": store_faults.corrupted,
     "newer schema": store_faults.newer_schema,
+}
+
+
+SERVER_FAULTS: Final[dict[str, Callable[[Server], AbstractContextManager[None]]]] = {
+    "server restarts": store_faults.restarted,
+    "server gone": store_faults.gone,
 }
 
 

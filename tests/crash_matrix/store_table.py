@@ -45,11 +45,11 @@ class StoreRow(NamedTuple):
         return expected
 
 
-def _store(fault: str, text: str, code: str, reason: str, **cells: str) -> StoreRow:
+def _store(fault: str, text: str, code: str, reason: str, *, kind: StoreKind = "store", **cells: str) -> StoreRow:
     failing = f"{code}, {reason}"
     told = {"boot": failing, "idle": failing, "snapshot": failing}
     others = {"call": "answered", "stream": "answered", "job": "answered", "shutdown": "closed"}
-    return StoreRow(fault, "store", text, **{**told, **others, **cells})
+    return StoreRow(fault, kind, text, **{**told, **others, **cells})
 
 
 def _unnoticed(fault: str, kind: StoreKind, text: str) -> StoreRow:
@@ -70,6 +70,8 @@ STORE_MATRIX: Final[tuple[StoreRow, ...]] = (
            "store_incompatible", "newer_schema", idle="answered", snapshot="answered"),
     # The server
     _unnoticed("server restarts", "server", "PostgreSQL is restarted as after a crash: every connection is cut"),
+    _store("server gone", "PostgreSQL has ended, and stays away for longer than the host waits",
+           "store_unavailable", "unreachable", kind="server"),
     # The clock
     _unnoticed("clock jumps forward", "clock", "the clock of machine and database jumps a day ahead"),
     _unnoticed("clock jumps back", "clock", "the clock of machine and database jumps a day back"),

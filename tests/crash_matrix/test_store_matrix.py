@@ -39,10 +39,12 @@ CELLS = [
 
 @pytest.mark.parametrize(("row", "place"), CELLS)
 async def test_a_fault_of_what_is_kept_gives_its_caller_exactly_this(
-    row: StoreRow, place: Place, tmp_path: Path, request: pytest.FixtureRequest
+    row: StoreRow, place: Place, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In time; calls that need no store go on; and when the fault has gone, everything that was kept is there."""
     server = request.getfixturevalue("postgresql") if row.kind == "server" else None
+    if row.fault == "server gone":
+        monkeypatch.setattr(database, "RECONNECT_SECONDS", BUSY)
     stage = store_scenes.StoreStage(row, tmp_path, server)
     if row.kind == "use":
         seen = await store_scenes.USED[row.fault](stage, place)

@@ -34,15 +34,23 @@ class Server:
         settings = [f"unix_socket_directories='{self.folder}'", *_SETTINGS]
         with (self.folder / "data" / "postgresql.conf").open("a") as file:
             file.writelines(f"{line}\n" for line in settings)
-        self._run("pg_ctl", "--wait", "--timeout=60", f"--log={self.folder}/log", "start")
+        self.resume()
 
     def restart(self) -> None:
         """Restart it as a crash would: every connection is cut."""
         self._run("pg_ctl", "--wait", "--mode=immediate", f"--log={self.folder}/log", "restart")
 
+    def halt(self) -> None:
+        """Have it end as a crash would."""
+        self._run("pg_ctl", "--wait", "--mode=immediate", "stop")
+
+    def resume(self) -> None:
+        """Start it again."""
+        self._run("pg_ctl", "--wait", "--timeout=60", f"--log={self.folder}/log", "start")
+
     def stop(self) -> None:
         """Stop it and remove everything."""
-        self._run("pg_ctl", "--wait", "--mode=immediate", "stop")
+        self.halt()
         shutil.rmtree(self.folder)
 
     def new_database(self) -> str:
