@@ -219,6 +219,21 @@ async def test_a_resource_that_is_made_again_is_not_waited_for(tmp_path: Path) -
         assert await ml.execute_resource("slow", thing.id, session="s") == "executed"
 
 
+async def test_what_its_caller_has_left_has_ended_before_the_next_call_begins(mock_host: HostMaker) -> None:
+    """Also where another worker is free: a session runs one call at a time, and code that does not stop is a call."""
+    ml = await mock_host(pool_size=2)
+    await ml.wait_ready("mock", 10)
+    left = asyncio.ensure_future(ml.call("mock", "busy", {"mode": "swallow"}, session="s"))
+    await aeventually(lambda: ml.pool("mock").running)
+    (busy,) = [worker for worker in ml.pool("mock").workers if worker.calls]
+    left.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await left
+
+    assert await ml.call("mock", "echo", {"a": 1}, session="s") == {"a": 1}
+    assert busy.exit_status is not None
+
+
 async def test_a_turn_that_comes_too_late_is_passed_on(mock_host: HostMaker) -> None:
     """Its caller goes away in the very moment in which it is given: the session does not stay busy for ever."""
     ml = await mock_host()

@@ -31,6 +31,9 @@ Concurrency: TypeAlias = Literal["enqueue", "reject", "interrupt"]
 SWEEP_SECONDS: Final = 1.0
 """A session is closed at most this long after its lease ran out."""
 
+LOOK_SECONDS: Final = 0.005
+"""How often it is looked whether what a caller left behind has been stopped."""
+
 current_session: ContextVar[str | None] = ContextVar("manybridge_session", default=None)
 """The session of the call on whose behalf this code runs: set while a tool runs."""
 
@@ -141,6 +144,11 @@ class Turn:
         self._is_stopped = False
         self._has_cancelled = False
 
+    @property
+    def has_work(self) -> bool:
+        """Whether a worker has a call of it, or will get it."""
+        return self._call is not None and self._call.stage is not CallStage.DONE
+
     def made(self, call: Call, stop: Callable[[Call], None]) -> None:
         """A call to a worker is made for it; `stop` stops that.
 
@@ -154,7 +162,7 @@ class Turn:
     def stop(self) -> None:
         """Have it end. Calling it again does nothing."""
         call, self._is_stopped = self._call, True
-        if call is not None and call.stage is not CallStage.DONE:
+        if call is not None and self.has_work:
             self._stop_call(call)
         elif self._task is not None and not self._has_cancelled and (call is None or _has_failed(call)):
             # It waits: for its turn, for the store, for a resource that is made again, for its next attempt.
@@ -330,7 +338,7 @@ class SessionTable:
             finally:
                 session.touch()
                 session.calls += 1
-                self._pass_on(session)
+                self._end_turn(session, turn)
 
     async def _wait_for_turn(self, session: Session, turn: Turn, deadline: float, command: str) -> None:
         if session.current is None:
@@ -356,6 +364,13 @@ class SessionTable:
             details = {"stopped_by": "queue", "session": session.id, "command": command}
             text = f"{command} got no turn in session {session.id} before its deadline; it had not begun"
             raise CallTimeoutError(text, details=details) from None
+
+    def _end_turn(self, session: Session, turn: Turn) -> None:
+        """Let the next one begin, once nothing runs any more that this one began."""
+        if turn.has_work:  # its caller has gone, and left it to be stopped
+            asyncio.get_running_loop().call_later(LOOK_SECONDS, self._end_turn, session, turn)
+        else:
+            self._pass_on(session)
 
     @staticmethod
     def _pass_on(session: Session) -> None:
