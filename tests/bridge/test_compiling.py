@@ -294,3 +294,23 @@ def test_a_bridge_with_its_own_init_has_its_spec_all_the_same() -> None:
             return self.ready
 
     assert Careless().spec.commands["ask"].function() is True
+
+
+def test_a_command_that_changes_a_resource_names_an_argument_that_it_has() -> None:
+    """A misspelt name would mean that nothing is ever kept."""
+
+    class Right(Bridge):
+        name: ClassVar[str] = "right"
+
+        @command(changes="box")
+        def paint(self, box: str) -> None: ...
+
+    class Wrong(Bridge):
+        name: ClassVar[str] = "wrong"
+
+        @command(changes="bix")
+        def paint(self, box: str) -> None: ...
+
+    assert compile_bridge(Right).commands["paint"].changes == "box"
+    with pytest.raises(BridgeDeclarationError, match="changes names an argument that it does not have: 'bix'"):
+        compile_bridge(Wrong)

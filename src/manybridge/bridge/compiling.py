@@ -47,6 +47,8 @@ def compile_command(
     if note.args is not None and note.args.get("type") != "object":
         raise place.refuse('args must be the JSON Schema of an object, with "type": "object"')
     arguments = compile_arguments(function, place, skip_first=skip_first, whole=whole, any_args=note.any_args)
+    if note.changes is not None and note.changes not in arguments.schema.get("properties", {}):
+        raise place.refuse(f"changes names an argument that it does not have: {note.changes!r}")
     return CommandSpec(
         name=note.name,
         function=function,
@@ -58,6 +60,7 @@ def compile_command(
         validate=arguments.validate,
         idempotent=note.idempotent,
         session_settings=note.session_settings,
+        changes=note.changes,
     )
 
 

@@ -29,6 +29,7 @@ class CommandNote(NamedTuple):
     idempotent: bool = False
     any_args: bool = False
     session_settings: bool = False
+    changes: str | None = None
 
 
 class ResourceNote(NamedTuple):
@@ -50,6 +51,7 @@ def command(
     idempotent: bool = False,
     any_args: bool = False,
     session_settings: bool = False,
+    changes: str | None = None,
 ) -> Callable[[F], F]: ...
 def command(
     name: str | F | None = None,
@@ -59,6 +61,7 @@ def command(
     idempotent: bool = False,
     any_args: bool = False,
     session_settings: bool = False,
+    changes: str | None = None,
 ) -> F | Callable[[F], F]:
     """Expose a method of a bridge as the command `BRIDGE:name`.
 
@@ -74,6 +77,8 @@ def command(
         session_settings: it configures the caller's session. Its result is an object whose `settings` are what
             `Bridge.configure_session` must be given for the session to be as it is then, with `"***"` for a secret of
             the arguments; the host gives them to every worker that serves the session.
+        changes: the argument with the id of the resource that it changes. A host makes the call where that resource
+            is, and keeps its state afterwards, as after an execution.
     """
     if name is not None and not isinstance(name, str):
         return command()(name)
@@ -81,7 +86,7 @@ def command(
     def decorate(function: F) -> F:
         chosen = _name_of(function) if name is None else name
         # Also on a staticmethod or classmethod object, which take attributes since Python 3.10.
-        note = CommandNote(chosen, description, args, idempotent, any_args, session_settings)
+        note = CommandNote(chosen, description, args, idempotent, any_args, session_settings, changes)
         setattr(function, COMMAND_NOTE, note)
         return function
 

@@ -43,6 +43,8 @@ class CommandSpec(NamedTuple):
     idempotent: bool = False
     session_settings: bool = False
     """Whether its result has the settings of the caller's session from now on."""
+    changes: str | None = None
+    """The argument with the id of the resource that it changes."""
 
     @property
     def streaming(self) -> bool:

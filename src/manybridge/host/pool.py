@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from math import inf
 from time import monotonic
@@ -76,6 +76,10 @@ class Pool:
         """Operations that may be repeated, as the newest worker says."""
         self.session_settings: frozenset[str] | None = None
         """Operations that configure a session, as the newest worker says; None before there was one."""
+        self.changes: Mapping[str, str] = {}
+        """Operations that change a resource, with the argument that has its id; as the newest worker says."""
+        self.special: set[str] = set()
+        """Commands that are more than a call to a worker. The pools of one host share it."""
         self.worker_gone: list[Callable[[WorkerHandle], None]] = []
         """Told of each worker that takes no calls any more."""
         self.tasks = TaskSet()
@@ -328,6 +332,9 @@ class Pool:
         """The supervisor has a worker for us."""
         self.ready.append(worker)
         self.idempotent, self.session_settings = worker.idempotent, worker.session_settings
+        self.changes = worker.changes
+        for operation in worker.changes:  # a blocking client asks before it has put the namespace in front
+            self.special |= {operation, f"{self.name}:{operation}"}
         self.stats.started += 1
         self._dispatch(worker)
         if len(self.ready) >= self.config.pool_size:

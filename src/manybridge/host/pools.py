@@ -39,6 +39,8 @@ class PoolSet:
     ) -> None:
         self._registry = registry
         self._worker_gone = worker_gone
+        self.special: set[str] = set()
+        """Commands that are more than a call to a worker, of all pools."""
         self._bridge_changed = bridge_changed
         self._guardian = Guardian()
         self._interpreters = Interpreters(environments)
@@ -91,6 +93,7 @@ class PoolSet:
         config = self._registry.get(name)
         pool = Pool(name, config, self._guardian, plan=WorkerPlan(name, config, interpreters=self._interpreters))
         pool.worker_gone.append(self._worker_gone)
+        pool.special = self.special
         self._pools[name] = pool
         return pool
 

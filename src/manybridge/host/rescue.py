@@ -118,6 +118,8 @@ class Rescue:
     @staticmethod
     def is_hopeless(pool: Pool, error: ManybridgeError) -> bool:
         """Whether nothing can be done about an error, whatever the call was. Cheap; any thread may ask."""
+        if error.code == ErrorCode.RESOURCE_NOT_FOUND:
+            return not pool.changes
         config = pool.config
         again = config.retry.attempts > 1 and error.retryable and error.code in config.retry.codes
         return not again and (config.fallback is None or error.code not in FALLBACK_CODES)

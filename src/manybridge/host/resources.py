@@ -19,7 +19,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from time import monotonic, time
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from manybridge.errors import ClosedError, InvalidArgumentError, ManybridgeError, ResourceError, StoreError
 from manybridge.host.calls import Call, loop_future
@@ -43,6 +43,14 @@ DELETE_PATIENCE: Final = 0.2
 
 MAX_PLACEMENTS: Final = 5
 """How often an execution looks for another worker when the one that it waited for has gone."""
+
+
+class _Work(NamedTuple):
+    """What is done with a resource where it is."""
+
+    command: str
+    args: dict[str, Any]
+    is_execution: bool = True
 
 
 class ResourceTable:
@@ -145,22 +153,39 @@ class ResourceTable:
             StoreError: its state can't be kept; the execution does not count.
         """
         record = await self.find(pool, _text(args, "id"), options.session)
-        inputs = _object(args, "inputs")
-        record.in_use += 1
-        try:
-            result = await self._executed(pool, record, inputs, options)
-        finally:
-            record.in_use -= 1
-            record.used_at = monotonic()
-            if record.deleted:
-                self._forget(pool, record)
+        work = _Work("common:execute_resource", {"id": record.resource.id, "inputs": _object(args, "inputs")})
+        result = await self._use(pool, record, work, options)
         resource = record.resource
         record.resource = replace(resource, executions=resource.executions + 1, last_executed=time())
         if record.policy != "restore":
             self._keeper.executed(record)
         return result
 
-    async def _executed(self, pool: Pool, record: Record, inputs: dict[str, Any], options: CallOptions) -> Any:
+    async def change(self, pool: Pool, id: str, command: str, args: dict[str, Any], options: CallOptions) -> Any:
+        """Make a call of the bridge's own that changes a resource: where that is, and its state is kept afterwards.
+
+        Raises:
+            ManybridgeError: as `execute`; what is no resource of the host is the worker's business.
+        """
+        try:
+            record = await self.find(pool, id, options.session)
+        except ResourceError as error:
+            if error.code != ErrorCode.RESOURCE_NOT_FOUND:
+                raise
+            return await pool.run(make_call(command, args, options, options.target))
+        return await self._use(pool, record, _Work(command, args, is_execution=False), options)
+
+    async def _use(self, pool: Pool, record: Record, work: _Work, options: CallOptions) -> Any:
+        record.in_use += 1
+        try:
+            return await self._executed(pool, record, work, options)
+        finally:
+            record.in_use -= 1
+            record.used_at = monotonic()
+            if record.deleted:
+                self._forget(pool, record)
+
+    async def _executed(self, pool: Pool, record: Record, work: _Work, options: CallOptions) -> Any:
         if record.policy == "pinned":
             await self._check_home(record)
         for attempt in range(MAX_PLACEMENTS):
@@ -168,7 +193,7 @@ class ResourceTable:
                 self._placement.let_go_everywhere(pool, record)  # another host has changed it
             worker = await self._placement.place(pool, record, options)
             try:
-                return await self._execute_on(worker, pool, record, inputs, options)
+                return await self._execute_on(worker, pool, record, work, options)
             except WorkerGoneError:
                 if attempt == MAX_PLACEMENTS - 1:
                     raise
@@ -327,9 +352,9 @@ class ResourceTable:
     # ------------------------------------------------------------------ execution and state
 
     async def _execute_on(
-        self, worker: WorkerHandle, pool: Pool, record: Record, inputs: dict[str, Any], options: CallOptions
+        self, worker: WorkerHandle, pool: Pool, record: Record, work: _Work, options: CallOptions
     ) -> Any:
-        call = make_call("common:execute_resource", {"id": record.resource.id, "inputs": inputs}, options, worker)
+        call = make_call(work.command, work.args, options, worker)
         fence = record.fence
         if record.policy != "restore" or fence is None:
             return await pool.run(call)
@@ -355,7 +380,7 @@ class ResourceTable:
                 self._let_go(pool, record, worker)
             raise
         try:
-            await self._keep_state(record, worker, fence, snapshots, options, counts=True)
+            await self._keep_state(record, worker, fence, snapshots, options, counts=work.is_execution)
         except BaseException:
             self._let_go(pool, record, worker)  # it ran, but its state is not kept: it did not happen
             raise

@@ -74,7 +74,8 @@ class Router:
             "common:cleanup": self._clean_up,
         }
 
-        self._special = self._commands.keys() | NOT_FOR_CALLERS.keys()
+        self._special = pools.special
+        self._special |= self._commands.keys() | NOT_FOR_CALLERS.keys()
 
     def is_plain(self, command: str) -> bool:
         """Whether a command, outside a session and without a key, needs nothing but a worker."""
@@ -158,6 +159,11 @@ class Router:
             raise error
         options = CallOptions(call.timeout, traceparent=call.traceparent)
         options.deadline, options.last_call = call.deadline, call
+        if error.code == ErrorCode.RESOURCE_NOT_FOUND:
+            if _changed_resource(pool, call.command, call.args) is None:
+                raise error
+            # Made before any worker could say that this is no plain command, and where the resource is not.
+            return await self._perform(pool, call.command, call.args, options)
 
         async def attempt(pool: Pool, command: str) -> Any:
             return await self._perform(pool, command, call.args, options)
@@ -172,6 +178,8 @@ class Router:
         own = self._commands.get(command)
         if own is not None:
             result = await own(pool, args, options)
+        elif (changed := _changed_resource(pool, command, args)) is not None:
+            result = await self._resources.change(pool, changed, command, args, options)
         else:
             call = Call(command, args, loop_future())
             options.begin(call)
@@ -260,6 +268,14 @@ def _configures(pool: Pool, command: str) -> bool:
     """Whether the result of a command has the settings of its session. Version 1 knows of none."""
     namespace, _, operation = command.rpartition(":")
     return namespace not in {"", COMMON} and operation in (pool.session_settings or ())
+
+
+def _changed_resource(pool: Pool, command: str, args: dict[str, Any]) -> str | None:
+    """The id of the resource that a command changes."""
+    namespace, _, operation = command.rpartition(":")
+    name = pool.changes.get(operation) if namespace not in {"", COMMON} else None
+    id = None if name is None else args.get(name)
+    return id if isinstance(id, str) and id else None
 
 
 def describe_resource(resource: Resource) -> dict[str, Any]:

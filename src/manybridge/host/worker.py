@@ -16,12 +16,13 @@ import contextlib
 import os
 import signal
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import partial
 from itertools import takewhile
 from math import inf
 from time import monotonic
+from types import MappingProxyType
 from typing import Any, Final
 
 import manybridge
@@ -104,6 +105,8 @@ class WorkerHandle:
     """Operations of its bridge that may be repeated."""
     session_settings: frozenset[str] = frozenset()
     """Operations of its bridge that configure a session."""
+    changes: Mapping[str, str] = MappingProxyType({})
+    """Operations of its bridge that change a resource, with the argument that has its id."""
 
     def __init__(self, order: WorkerOrder, launched: Launched, config: BridgeConfig, owner: WorkerOwner) -> None:
         self.id = order.worker_id
@@ -163,6 +166,7 @@ class WorkerHandle:
         self.load_seconds = facts.get("load_seconds")
         self.idempotent = frozenset(facts.get("idempotent", ()))
         self.session_settings = frozenset(facts.get("session_settings", ()))
+        self.changes = facts.get("changes", {})
         self.concurrency = self.config.max_concurrency or facts.get("max_concurrency") or 1
         self.capacity = self.concurrency
         self.was_ready = True

@@ -78,8 +78,9 @@ COMMON_COMMANDS: Final[dict[str, CommonCommand]] = {
     "warm_up": CommonCommand(
         "Answer when the framework is imported and set up, or with the reason why it can't be.",
         {},
-        result="{state: 'ready', load_seconds, max_concurrency, idempotent, session_settings}; idempotent lists the "
-        "operations that may be repeated, session_settings those whose result has the settings of their session",
+        result="{state: 'ready', load_seconds, max_concurrency, idempotent, session_settings, changes}; idempotent "
+        "lists the operations that may be repeated, session_settings those whose result has the settings of their "
+        "session; changes has, for those that change a resource, the argument with its id",
     ),
     "create_resource": CommonCommand(
         "Make a resource.",

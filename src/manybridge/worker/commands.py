@@ -126,6 +126,7 @@ class CommandRunner:
                 "max_concurrency": self._concurrency(),
                 "idempotent": [name for name, spec in commands if spec.idempotent],
                 "session_settings": [name for name, spec in commands if spec.session_settings],
+                "changes": {name: spec.changes for name, spec in commands if spec.changes is not None},
             }
         if operation == "batch":
             return {"results": [self._run_batched(call, item) for item in _batch_items(args)]}

@@ -285,7 +285,7 @@ class DSPyBridge(Bridge):
         with self._using(program_id, program, ctx) as found:
             return {"program_id": program_id, "state": found.snapshot()}
 
-    @command("load_state")
+    @command("load_state", changes="program_id")
     def load_state(self, program_id: str, state: dict[str, Any], *, ctx: Context) -> dict[str, Any]:
         """Put back what save_state returned for a program of the same shape."""
         program = self._find(program_id, ctx)
@@ -294,7 +294,7 @@ class DSPyBridge(Bridge):
 
     # ------------------------------------------------------------------ learning
 
-    @command("optimize")
+    @command("optimize", changes="program_id")
     def optimize(
         self,
         trainset: list[dict[str, Any]],
