@@ -46,7 +46,9 @@ def test_the_folder_of_a_frameworks_environment_is_found(name: str) -> None:
     """Made by uv."""
     python = framework_python(name)
 
-    assert [each.resolve() for each in locate(python).packages] == [each.resolve() for each in asked(python)[2]]
+    named = asked(python)[2]  # Debian's names some that no environment has
+
+    assert {each.resolve() for each in locate(python).packages} == {each.resolve() for each in named if each.exists()}
 
 
 def test_an_environment_that_sees_the_packages_of_its_base_has_those_too(tmp_path: Path) -> None:

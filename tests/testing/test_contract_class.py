@@ -47,3 +47,9 @@ def test_a_bad_bridge_fails_with_what_is_wrong(pytester: pytest.Pytester) -> Non
 
     result.assert_outcomes(passed=4, failed=2, skipped=1)
     result.stdout.fnmatch_lines(["*command silent has no description*", "*a result of command silent is not JSON*"])
+
+
+def test_a_file_in_the_place_of_the_class_is_told_at_once() -> None:
+    """Everywhere else a bridge may be named by its file."""
+    with pytest.raises(TypeError, match=r"bridge: expected a class that extends .*, found 'words\.py'"):
+        type("TestWords", (BridgeContract,), {"bridge": "words.py"})

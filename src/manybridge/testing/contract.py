@@ -210,6 +210,13 @@ class BridgeContract:
     in_worker: ClassVar[bool] = True
     """Whether the samples run in a real worker too; needs the bridge's framework beside pytest."""
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        found = cls.__dict__.get("bridge")
+        if found is not None and not (isinstance(found, type) and issubclass(found, Bridge)):
+            wanted = "a class that extends manybridge.bridge.Bridge"
+            raise TypeError(f"{cls.__qualname__}.bridge: expected {wanted}, found {found!r}; import it and name it here")
+
     def pytest_generate_tests(self, metafunc: Any) -> None:
         """One test for each sample. Called by pytest."""
         for argument, known in (("sample", self.samples), ("resource_sample", self.resources)):
