@@ -215,7 +215,7 @@ class BridgeContract:
         found = cls.__dict__.get("bridge")
         if found is not None and not (isinstance(found, type) and issubclass(found, Bridge)):
             wanted = "a class that extends manybridge.bridge.Bridge"
-            raise TypeError(f"{cls.__qualname__}.bridge: expected {wanted}, found {found!r}; import it and name it here")
+            raise TypeError(f"{cls.__qualname__}.bridge: expected {wanted}, found {found!r}; import it first")
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
         """One test for each sample. Called by pytest."""
