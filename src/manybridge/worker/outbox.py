@@ -76,7 +76,7 @@ class Outbox:
         """
         timestamp = time()
         if hold and monotonic() - self._last_write < REPLY_SECONDS and self._held_bytes < COALESCE_BYTES:
-            # Neither lock nor shield: nothing is written here. A SIGTERM just between the two steps loses the reply, and
+            # Neither lock nor shield: nothing is written here. A SIGTERM between the two steps loses the reply, and
             # the host tells the worker's end instead. Nobody is woken either: the next reply takes this one along, and
             # the watch, which is awake while calls run, flushes it should that one take long.
             try:
