@@ -25,6 +25,15 @@ TIME_FACTOR = float(os.environ.get("MANYBRIDGE_TEST_TIME_FACTOR", "1"))
 MS = 0.001 * TIME_FACTOR
 """One millisecond in seconds, scaled. Tests write times as multiples of it: `timeout=200 * MS`."""
 
+PATIENT: dict[str, float] = {"cancel_grace": 10_000 * MS, "term_grace": 10_000 * MS}
+"""Configuration of a bridge whose handlers end by themselves when asked: no machine is so busy that one is killed."""
+
+INTERRUPTING: dict[str, float] = {"cancel_grace": 2_000 * MS, "term_grace": 10_000 * MS}
+"""Configuration of a bridge whose handlers are interrupted, after half of that grace, and end then."""
+
+IMPATIENT: dict[str, float] = {"cancel_grace": 200 * MS, "term_grace": 200 * MS}
+"""Configuration of a bridge whose handlers have to be killed: nobody waits long for what will not come."""
+
 # A quarter of the 20 s that a test may take: long enough for a worker to start on a loaded two-core machine, and a
 # test that waits in vain still fails by its own message and not by the test runner's alarm.
 DEFAULT_TIMEOUT = 5_000 * MS

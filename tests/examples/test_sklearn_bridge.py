@@ -21,7 +21,7 @@ pytestmark = pytest.mark.framework
 @pytest.fixture
 def worker() -> Iterator[RawWorker]:
     """A worker in the environment of scikit-learn, loaded."""
-    with raw_worker(SKLEARN_BRIDGE, python=framework_python("sklearn")) as started:
+    with raw_worker(SKLEARN_BRIDGE, None, "--cancel-grace-ms", "20000", python=framework_python("sklearn")) as started:
         number = started.send("sklearn:picture", {"row": 0})
         assert started.receive(number, FRAMEWORK_START)["success"]
         yield started

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import FrameReader, request
+from tests.support import PATIENT, FrameReader, request
 
 PROGRAM = """
 import asyncio, json, sys
@@ -78,7 +78,7 @@ def start() -> Iterator[HostStarter]:
     hosts: list[StdioHost] = []
 
     def starter(**config: Any) -> StdioHost:
-        values = {"zygote": "never", "cancel_grace": 0.2, "term_grace": 0.2, **config}
+        values = {"zygote": "never", **PATIENT, **config}
         hosts.append(StdioHost({"default": "mock", "bridges": {"mock": values, "other": {"bridge": "mock"}}}))
         return hosts[-1]
 

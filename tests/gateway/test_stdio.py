@@ -121,7 +121,7 @@ class TestVersion2:
         """A short one overtakes a long one."""
         host = start(pool_size=2)
         host.call("common:ping", {"bridge": "mock"})
-        long = host.send("mock:sleep", {"seconds": 0.5})
+        long = host.send("mock:sleep", {"seconds": 2})
         short = host.send("other:echo")
 
         assert [host.read()["id"], host.read()["id"]] == [short, long]

@@ -17,6 +17,7 @@ from manybridge.host.config import make_bridge_config
 from manybridge.host.guardian import Guardian
 from manybridge.host.launcher import WorkerPlan
 from manybridge.host.pool import Pool
+from tests.support import IMPATIENT, PATIENT
 
 FAKE_WORKER = Path(__file__).parents[1] / "workers" / "fake.py"
 
@@ -51,7 +52,7 @@ async def fake_pool() -> AsyncIterator[PoolMaker]:
     async with AsyncExitStack() as stack:
 
         def make(boot: str = "ok", **config: Any) -> FakePool:
-            values = {"bridge": "fake", "zygote": "never", "cancel_grace": 0.1, "term_grace": 0.1, **config}
+            values = {"bridge": "fake", "zygote": "never", **IMPATIENT, **config}
             checked = make_bridge_config("fake", values)
             guardian = Guardian()
             program = [sys.executable, "-I", "-S", str(FAKE_WORKER), boot]
@@ -69,11 +70,14 @@ HostMaker = Callable[..., Awaitable[AsyncMLBridge]]
 
 @pytest.fixture
 async def mock_host() -> AsyncIterator[HostMaker]:
-    """Return a coroutine function that starts a host with the bundled bridge `mock`, configured by its arguments."""
+    """Return a coroutine function that starts a host with the bundled bridge `mock`, configured by its arguments.
+
+    It waits long for a call to end by itself; a test whose handler has to be killed says `**IMPATIENT`.
+    """
     async with AsyncExitStack() as stack:
 
         async def make(**config: Any) -> AsyncMLBridge:
-            values = {"zygote": "never", "cancel_grace": 0.2, "term_grace": 0.2, **config}
+            values = {"zygote": "never", **PATIENT, **config}
             ml = AsyncMLBridge({"bridges": {"mock": values}})
             stack.push_async_callback(ml.close, 0.0)
             await ml.start()

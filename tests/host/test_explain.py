@@ -116,7 +116,7 @@ async def test_a_job_says_what_its_call_waits_for(mock_host: HostMaker) -> None:
 
 async def test_a_call_that_is_being_stopped_says_so(mock_host: HostMaker) -> None:
     """It has its worker, and does not give way."""
-    ml = await mock_host(cancel_grace=1.0)
+    ml = await mock_host(cancel_grace=1_000 * MS, term_grace=200 * MS)
     await ml.wait_ready("mock")
     task = asyncio.ensure_future(ml.call("mock", "busy", {"mode": "c"}, traceparent=TRACE, timeout=100 * MS))
 

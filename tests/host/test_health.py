@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from time import monotonic
 
 import pytest
 
 from manybridge.errors import CallCancelledError, ManybridgeError
 from manybridge.host.bridge import AsyncMLBridge
 from tests.host.conftest import HostMaker
-from tests.support import MS, aeventually
+from tests.support import aeventually
+from tests.timing import bounded, within
 
 
 async def state_of(ml: AsyncMLBridge, *, probe: bool = True) -> tuple[str, str | None]:
@@ -21,26 +21,27 @@ async def state_of(ml: AsyncMLBridge, *, probe: bool = True) -> tuple[str, str |
     return found["state"], found["reason"]
 
 
+@bounded
 async def test_a_death_shows_within_a_second(mock_host: HostMaker) -> None:
     """Without asking any worker: the host knows."""
     ml = await mock_host(options={"setup_delay_ms": 300})
     await ml.wait_ready("mock")
     assert (await state_of(ml))[0] == "ready"
-    began = monotonic()
-    os.kill(ml.pool("mock").ready[0].process.pid, signal.SIGKILL)
+    with within(1_000):
+        os.kill(ml.pool("mock").ready[0].process.pid, signal.SIGKILL)
 
-    async def shows() -> bool:
-        health = await ml.health(probe=False)
-        return not health["ready"] and health["bridges"]["mock"]["last_failure"] is not None
+        async def shows() -> bool:
+            health = await ml.health(probe=False)
+            return not health["ready"] and health["bridges"]["mock"]["last_failure"] is not None
 
-    await aeventually(shows)
-    assert monotonic() - began < 1_000 * MS
+        await aeventually(shows)
     await aeventually(lambda: ml.pool("mock").ready)
     found = (await ml.health())["bridges"]["mock"]
     assert (found["state"], found["last_failure"]["cause"], found["crashes"]) == ("ready", "killed", 1)
 
 
 @pytest.mark.parametrize("how", ["stopped", "hangs in C"])
+@bounded
 async def test_a_hang_shows_within_a_second(how: str, mock_host: HostMaker) -> None:
     """A worker that answers no ping is not healthy, whatever it was last known to be."""
     ml = await mock_host(cancel_grace=0.05, term_grace=0.05)
@@ -52,14 +53,13 @@ async def test_a_hang_shows_within_a_second(how: str, mock_host: HostMaker) -> N
     else:
         task = asyncio.ensure_future(ml.call("mock", "busy", {"seconds": 30, "mode": "c"}))
         await aeventually(lambda: ml.pool("mock").running)
-    began = monotonic()
+    with within(1_000):
 
-    async def shows() -> bool:
-        health = await ml.health()
-        return health["bridges"]["mock"]["workers"][0]["state"] == "unresponsive" and not health["ready"]
+        async def shows() -> bool:
+            health = await ml.health()
+            return health["bridges"]["mock"]["workers"][0]["state"] == "unresponsive" and not health["ready"]
 
-    await aeventually(shows)
-    assert monotonic() - began < 1_000 * MS
+        await aeventually(shows)
     assert "answers a ping" in ((await state_of(ml))[1] or "")
     if task is not None:
         task.cancel()
@@ -112,35 +112,35 @@ async def test_quarantined_requests_are_listed(mock_host: HostMaker) -> None:
     assert caught.value.code == "quarantined"
 
 
+@bounded
 async def test_calls_of_a_dead_worker_fail_within_200_ms(mock_host: HostMaker) -> None:
     """All fifty that it had."""
     ml = await mock_host(max_concurrency=50)
     calls = [asyncio.ensure_future(ml.call("mock", "asleep", {"seconds": 30 + n})) for n in range(50)]
     await aeventually(lambda: ml.pool("mock").running == 50)
-    began = monotonic()
-    os.kill(ml.pool("mock").ready[0].process.pid, signal.SIGKILL)
+    with within(200):
+        os.kill(ml.pool("mock").ready[0].process.pid, signal.SIGKILL)
 
-    outcomes = await asyncio.gather(*calls, return_exceptions=True)
-
-    assert monotonic() - began < 200 * MS
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert {each.code for each in outcomes if isinstance(each, ManybridgeError)} == {"worker_crashed"}
     assert len(outcomes) == 50
 
 
+@bounded
 async def test_a_cooperative_cancel_frees_the_place_within_100_ms(mock_host: HostMaker) -> None:
     """The only worker answers the next call."""
     ml = await mock_host(cancel_grace=5.0)
     await ml.call("mock", "echo", {})
     task = asyncio.ensure_future(ml.call("mock", "sleep", {"seconds": 30}))
     await aeventually(lambda: ml.pool("mock").running)
-    began = monotonic()
-    task.cancel()
+    with within(100):
+        task.cancel()
 
-    assert await ml.call("mock", "echo", {"next": True}) == {"next": True}
-    assert monotonic() - began < 100 * MS
+        assert await ml.call("mock", "echo", {"next": True}) == {"next": True}
 
 
 @pytest.mark.parametrize("mode", ["swallow", "c"])
+@bounded
 async def test_a_cancel_that_is_ignored_frees_the_place_within_the_grace_and_a_second(
     mode: str, mock_host: HostMaker
 ) -> None:
@@ -149,11 +149,10 @@ async def test_a_cancel_that_is_ignored_frees_the_place_within_the_grace_and_a_s
     await ml.call("mock", "echo", {})
     job = await ml.submit("mock", "busy", {"seconds": 30, "mode": mode})
     await aeventually(lambda: ml.pool("mock").running)
-    began = monotonic()
-    cancelling = asyncio.ensure_future(job.cancel())
+    with within(1_300):
+        cancelling = asyncio.ensure_future(job.cancel())
 
-    assert await ml.call("mock", "echo", {"next": True}) == {"next": True}
-    assert monotonic() - began < 0.3 + 1_000 * MS
+        assert await ml.call("mock", "echo", {"next": True}) == {"next": True}
     await cancelling
     with pytest.raises(CallCancelledError):
         await job.result()

@@ -14,7 +14,7 @@ from manybridge.host.options import CallOptions
 from manybridge.host.streams import StreamEvent
 from manybridge.store.records import JobEvent
 from tests.host.conftest import HostMaker
-from tests.support import aeventually
+from tests.support import INTERRUPTING, PATIENT, aeventually
 
 
 async def test_a_job_reports_progress_and_keeps_its_result(mock_host: HostMaker) -> None:
@@ -137,7 +137,7 @@ async def test_a_job_can_be_cancelled_while_its_bridge_starts(mock_host: HostMak
 @pytest.mark.parametrize(("mode", "rung"), [("sleep", "cooperative"), ("busy", "exception")])
 async def test_a_running_job_can_be_cancelled(mock_host: HostMaker, mode: str, rung: str) -> None:
     """Its error says which rung of the ladder stopped it; the worker is free when cancel returns."""
-    ml = await mock_host()
+    ml = await mock_host(**(INTERRUPTING if rung == "exception" else PATIENT))
     job = await ml.submit("mock", mode, {"seconds": 60})
     await aeventually(lambda: job.state == JobState.RUNNING)
     worker = ml.pool("mock").ready[0]

@@ -10,7 +10,7 @@ import pytest
 from manybridge.errors import CallCancelledError, CallTimeoutError, InvalidArgumentError, SessionError
 from manybridge.host.bridge import AsyncMLBridge
 from tests.host.conftest import HostMaker
-from tests.support import MS, aeventually
+from tests.support import IMPATIENT, MS, aeventually
 
 
 async def pid_of(ml: AsyncMLBridge, session: str) -> int:
@@ -221,7 +221,7 @@ async def test_a_resource_that_is_made_again_is_not_waited_for(tmp_path: Path) -
 
 async def test_what_its_caller_has_left_has_ended_before_the_next_call_begins(mock_host: HostMaker) -> None:
     """Also where another worker is free: a session runs one call at a time, and code that does not stop is a call."""
-    ml = await mock_host(pool_size=2)
+    ml = await mock_host(pool_size=2, **IMPATIENT)
     await ml.wait_ready("mock", 10)
     left = asyncio.ensure_future(ml.call("mock", "busy", {"mode": "swallow"}, session="s"))
     await aeventually(lambda: ml.pool("mock").running)

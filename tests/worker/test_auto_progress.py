@@ -14,7 +14,7 @@ from manybridge.bridge import Cancelled, Context
 from manybridge.bridge.progress import ProgressSource, begin_progress, current_context, running_call
 from manybridge.host.sync import MLBridge
 from manybridge.worker import auto_progress
-from tests.support import eventually, framework_python
+from tests.support import PATIENT, eventually, framework_python
 
 BRIDGE = Path(__file__).parents[1] / "workers" / "bridges" / "bars.py"
 
@@ -179,7 +179,7 @@ class TestHooks:
 @pytest.fixture(scope="module")
 def ml() -> Iterator[MLBridge]:
     """Return a host whose bridge `bars` runs where tqdm and DSPy are."""
-    config = {"python_script": str(BRIDGE), "python": str(framework_python("dspy")), "zygote": "never"}
+    config = {"python_script": str(BRIDGE), "python": str(framework_python("dspy")), "zygote": "never", **PATIENT}
     with MLBridge({"bridges": {"bars": config}}) as host:
         host.wait_ready("bars", 30)
         yield host

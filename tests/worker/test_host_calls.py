@@ -16,7 +16,7 @@ BOTH_WAYS: list[tuple[str, ...]] = [(), ("--max-concurrency", "3")]
 @pytest.fixture(scope="module", params=BOTH_WAYS, ids=["main thread", "pool threads"])
 def worker(request: pytest.FixtureRequest) -> Iterator[RawWorker]:
     """Both ways to run handlers; no test leaves a call open."""
-    with RawWorker(bridge("keeper"), "--mode", "host", *request.param) as running:
+    with RawWorker(bridge("keeper"), "--mode", "host", "--cancel-grace-ms", "20000", *request.param) as running:
         running.result("common:warm_up")
         yield running
 

@@ -216,7 +216,7 @@ def test_sigterm_never_cuts_a_frame() -> None:
     """The stream that is being written ends between two frames."""
     for _ in range(5):
         with RawWorker(bridge("stubborn"), "--mode", "host") as worker:
-            worker.send("s:stream", {"size": 100_000}, stream=True)
+            worker.send("s:emits", {"size": 100_000}, stream=True)
             for _ in range(3):
                 worker.next_event()
             worker.process.terminate()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import pytest
@@ -19,6 +20,9 @@ from tests.worker.raw import RawWorker, bridge, error_of
 GRACE_MS = round(120 * TIME_FACTOR)
 """Half of it is what a call has for itself before it is interrupted."""
 
+PATIENT_MS = round(20_000 * TIME_FACTOR)
+"""The grace where a call ends by itself: nothing that a busy machine does may make it look as if it had not."""
+
 
 @pytest.fixture
 def worker() -> Iterator[RawWorker]:
@@ -28,20 +32,30 @@ def worker() -> Iterator[RawWorker]:
         yield running
 
 
-@pytest.fixture
-def hosted() -> Iterator[RawWorker]:
+@contextmanager
+def hosted_with(grace_ms: int, *arguments: str) -> Iterator[RawWorker]:
     """A worker whose host has the last rung."""
-    with RawWorker(bridge("stubborn"), "--mode", "host", "--cancel-grace-ms", str(GRACE_MS)) as running:
+    with RawWorker(bridge("stubborn"), "--mode", "host", "--cancel-grace-ms", str(grace_ms), *arguments) as running:
         running.result("common:warm_up")
         yield running
 
 
+def grace_for(rung: str) -> int:
+    """How long the ladder waits in a test of this rung: only what has to be interrupted is not given time."""
+    return GRACE_MS if rung == "exception" else PATIENT_MS
+
+
 @pytest.fixture
-def concurrent() -> Iterator[RawWorker]:
-    """A worker whose handlers run on threads, and its coroutines on a loop of their own."""
-    arguments = ("--mode", "host", "--max-concurrency", "3", "--cancel-grace-ms", str(GRACE_MS))
-    with RawWorker(bridge("stubborn"), *arguments) as running:
-        running.result("common:warm_up")
+def hosted() -> Iterator[RawWorker]:
+    """A worker that interrupts soon."""
+    with hosted_with(GRACE_MS) as running:
+        yield running
+
+
+@pytest.fixture
+def patient() -> Iterator[RawWorker]:
+    """A worker that leaves its calls time to end by themselves."""
+    with hosted_with(PATIENT_MS) as running:
         yield running
 
 
@@ -80,16 +94,17 @@ def cancel(worker: RawWorker, number: int) -> dict[str, Any]:
         ("subprocess", {}, "exception"),
         ("swallow", {"times": 1}, "exception"),
         ("coroutine_blocks", {}, "exception"),
+        ("emits", {}, "exception"),
     ],
 )
 def test_a_cancelled_call_is_stopped_by_the_gentlest_rung_that_works(
-    hosted: RawWorker, command: str, args: dict[str, Any], rung: str
+    command: str, args: dict[str, Any], rung: str
 ) -> None:
     """The reply says which, and the worker serves the next call."""
-    number = start(hosted, command, args)
-    info = cancel(hosted, number)
-    assert (info["code"], info["details"]["stopped_by"], info["framework"]) == ("cancelled", rung, "s")
-    assert hosted.result("s:quick", {"value": 1}) == {"value": 1}
+    with hosted_with(grace_for(rung)) as worker:
+        info = cancel(worker, start(worker, command, args))
+        assert (info["code"], info["details"]["stopped_by"], info["framework"]) == ("cancelled", rung, "s")
+        assert worker.result("s:quick", {"value": 1}) == {"value": 1}
 
 
 def test_code_that_swallows_is_interrupted_again(hosted: RawWorker) -> None:
@@ -98,55 +113,59 @@ def test_code_that_swallows_is_interrupted_again(hosted: RawWorker) -> None:
     assert hosted.result("s:facts")["swallowed"] == 4
 
 
-def test_a_coroutine_that_swallows_is_cancelled_again(hosted: RawWorker) -> None:
+@pytest.mark.parametrize("arguments", [(), ("--max-concurrency", "3")], ids=["main thread", "a loop of its own"])
+def test_a_coroutine_that_swallows_is_cancelled_again(arguments: tuple[str, ...]) -> None:
     """Its call is not over before its code is."""
-    info = cancel(hosted, start(hosted, "coroutine_swallows", {"times": 3}))
-    assert info["code"] == "cancelled"
-    assert hosted.result("s:facts")["swallowed"] == 3
-    assert hosted.result("common:get_stats")["calls"] >= 3
+    with hosted_with(GRACE_MS, *arguments) as worker:
+        info = cancel(worker, start(worker, "coroutine_swallows", {"times": 3}))
+        assert info["code"] == "cancelled"
+        assert worker.result("s:facts")["swallowed"] == 3
+        assert worker.result("common:get_stats")["calls"] >= 3
 
 
-def test_a_coroutine_may_take_its_time_to_say_farewell(hosted: RawWorker) -> None:
+def test_a_coroutine_may_take_its_time_to_say_farewell(patient: RawWorker) -> None:
     """An await in its `finally` is cut short by the next cancellation, but runs as part of the call."""
-    info = cancel(hosted, start(hosted, "slow_farewell", {"seconds": GRACE_MS / 1000 / 10}))
+    info = cancel(patient, start(patient, "slow_farewell", {"seconds": 0.012}))
     assert info["details"]["stopped_by"] == "cooperative"
-    assert hosted.result("s:facts")["finished"] == ["farewell"]
+    assert patient.result("s:facts")["finished"] == ["farewell"]
 
 
-def test_a_partial_result_comes_with_the_cancelled_call(worker: RawWorker) -> None:
+def test_a_partial_result_comes_with_the_cancelled_call(patient: RawWorker) -> None:
     """A handler that looks at the flag may return what it has."""
-    info = cancel(worker, start(worker, "partial"))
+    info = cancel(patient, start(patient, "partial"))
     assert info["details"]["partial_result"]["done"] >= 0
 
 
-def test_a_stream_is_stopped_between_two_chunks(hosted: RawWorker) -> None:
-    """A generator needs no check of its own: it is interrupted."""
-    info = cancel(hosted, start(hosted, "stream"))
-    assert info["details"]["stopped_by"] == "exception"
+@pytest.mark.parametrize("command", ["stream", "async_stream"])
+def test_a_stream_is_stopped_between_two_chunks(patient: RawWorker, command: str) -> None:
+    """A generator needs no check of its own: each of its `yield`s is one. Its `finally` runs."""
+    info = cancel(patient, start(patient, command))
+    assert info["details"]["stopped_by"] == "cooperative"
+    assert patient.result("s:facts")["finished"] == [command]
 
 
-def test_a_queued_call_never_begins(hosted: RawWorker) -> None:
+def test_a_queued_call_never_begins(patient: RawWorker) -> None:
     """It is answered at once, while the call before it goes on."""
-    running = start(hosted, "check")
-    queued = hosted.send("s:quick")
-    info = cancel(hosted, queued)
+    running = start(patient, "check")
+    queued = patient.send("s:quick")
+    info = cancel(patient, queued)
     assert info["details"]["stopped_by"] == "queue"
-    assert cancel(hosted, running)["details"]["stopped_by"] == "cooperative"
-    assert hosted.result("s:facts")["finished"] == ["check"]
+    assert cancel(patient, running)["details"]["stopped_by"] == "cooperative"
+    assert patient.result("s:facts")["finished"] == ["check"]
 
 
-def test_a_call_that_waits_can_be_called_back_and_one_that_runs_can_not(hosted: RawWorker) -> None:
+def test_a_call_that_waits_can_be_called_back_and_one_that_runs_can_not(patient: RawWorker) -> None:
     """A host gives what waits here to a worker that is free."""
-    running = start(hosted, "check")
-    waiting = hosted.send("s:quick")
+    running = start(patient, "check")
+    waiting = patient.send("s:quick")
     for id in (running, 999, None):
-        state = hosted.result_beside(running, "common:cancel", {"id": id, "only_waiting": True})
+        state = patient.result_beside(running, "common:cancel", {"id": id, "only_waiting": True})
         assert state == {"id": id, "state": "begun"}
-    asked = hosted.send("common:cancel", {"id": waiting, "only_waiting": True})
-    replies = {message["id"]: message for message in (hosted.read() for _ in range(2))}
+    asked = patient.send("common:cancel", {"id": waiting, "only_waiting": True})
+    replies = {message["id"]: message for message in (patient.read() for _ in range(2))}
     assert replies[asked]["result"] == {"id": waiting, "state": "cancelling"}
     assert error_of(replies[waiting])["details"] == {"stopped_by": "queue"}
-    assert cancel(hosted, running)["details"]["stopped_by"] == "cooperative"
+    assert cancel(patient, running)["details"]["stopped_by"] == "cooperative"
 
 
 def test_cancelling_what_is_not_there_is_no_error(worker: RawWorker) -> None:
@@ -172,7 +191,7 @@ def test_two_cancels_are_one(hosted: RawWorker) -> None:
 # ------------------------------------------------------------------ deadlines
 
 
-@pytest.mark.parametrize("command", ["check", "python_loop", "sleep", "coroutine", "stream"])
+@pytest.mark.parametrize("command", ["check", "python_loop", "sleep", "coroutine", "stream", "emits"])
 def test_a_call_over_its_deadline_is_stopped_and_says_timeout(hosted: RawWorker, command: str) -> None:
     """By the same ladder."""
     number = hosted.send(f"s:{command}", stream=True, deadline_ms=40 * TIME_FACTOR)
@@ -240,33 +259,36 @@ def test_the_host_has_the_last_rung_where_there_is_one(hosted: RawWorker) -> Non
         ("check", {}, "cooperative"),
         ("partial", {}, "cooperative"),
         ("coroutine", {}, "cooperative"),
-        ("coroutine_swallows", {"times": 3}, "cooperative"),
         ("python_loop", {}, "exception"),
         ("swallow", {"times": 3}, "exception"),
-        ("stream", {}, "exception"),
+        ("stream", {}, "cooperative"),
+        ("async_stream", {}, "cooperative"),
+        ("emits", {}, "exception"),
     ],
 )
 def test_calls_on_threads_are_stopped_too_and_leave_the_others_alone(
-    concurrent: RawWorker, command: str, args: dict[str, Any], rung: str
+    command: str, args: dict[str, Any], rung: str
 ) -> None:
     """The thread that was interrupted serves the next call."""
-    other = start(concurrent, "check")
-    number = start(concurrent, command, args)
-    assert cancel(concurrent, number)["details"]["stopped_by"] == rung
-    assert concurrent.result_beside(other, "s:quick", {"value": 2}) == {"value": 2}
-    assert cancel(concurrent, other)["details"]["stopped_by"] == "cooperative"
-    numbers = [concurrent.send("s:quick", {"value": value}) for value in range(20)]
-    replies = {reply["id"]: reply for reply in (concurrent.read() for _ in numbers)}
-    assert [replies[number]["result"]["value"] for number in numbers] == list(range(20))
+    with hosted_with(grace_for(rung), "--max-concurrency", "3") as worker:
+        other = start(worker, "check")
+        number = start(worker, command, args)
+        assert cancel(worker, number)["details"]["stopped_by"] == rung
+        assert worker.result_beside(other, "s:quick", {"value": 2}) == {"value": 2}
+        assert cancel(worker, other)["code"] == "cancelled"
+        numbers = [worker.send("s:quick", {"value": value}) for value in range(20)]
+        replies = {reply["id"]: reply for reply in (worker.read() for _ in numbers)}
+        assert [replies[number]["result"]["value"] for number in numbers] == list(range(20))
 
 
-def test_a_coroutine_cancelled_before_its_first_step_never_runs(concurrent: RawWorker) -> None:
+def test_a_coroutine_cancelled_before_its_first_step_never_runs() -> None:
     """Whenever the cancel arrives on its way to the loop, the call ends."""
-    for _ in range(30):
-        number = concurrent.send("s:coroutine")
-        concurrent.send("common:cancel", {"id": number})
-        codes = {message["id"]: message for message in (concurrent.read() for _ in range(2))}
-        assert codes[number]["error_info"]["code"] == "cancelled"
+    with hosted_with(GRACE_MS, "--max-concurrency", "3") as worker:
+        for _ in range(30):
+            number = worker.send("s:coroutine")
+            worker.send("common:cancel", {"id": number})
+            codes = {message["id"]: message for message in (worker.read() for _ in range(2))}
+            assert codes[number]["error_info"]["code"] == "cancelled"
 
 
 # ------------------------------------------------------------------ stress
@@ -279,7 +301,7 @@ def test_an_interrupt_never_cuts_a_frame_and_never_hits_the_next_call(arguments:
     with RawWorker(bridge("stubborn"), "--mode", "host", "--cancel-grace-ms", "4", *arguments) as worker:
         worker.result("common:warm_up")
         for round_number in range(200):
-            number = worker.send("s:stream", {"size": 10 ** (round_number % 5)}, stream=True)
+            number = worker.send("s:emits", {"size": 10 ** (round_number % 5)}, stream=True)
             expected = itertools.count()
             for _ in range(round_number % 7 + 1):
                 assert worker.next_event()["seq"] == next(expected)

@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Awaitable, Mapping
 from enum import StrEnum
+from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +160,7 @@ class CallTable:
     def __init__(self) -> None:
         self._open: dict[MessageId, WorkerCall] = {}
         self._somebody_waits = False
-        self._changed = threading.Semaphore(0)
+        self._changed: SimpleQueue[None] = SimpleQueue()  # not a semaphore, see Lane
 
     def __len__(self) -> int:
         return len(self._open)
@@ -181,7 +182,7 @@ class CallTable:
         except TypeError:
             pass
         if self._somebody_waits:
-            self._changed.release()
+            self._changed.put(None)
 
     def find(self, id: Any) -> WorkerCall | None:
         """The open call of that id."""
@@ -202,4 +203,5 @@ class CallTable:
         """Wait until a call was answered, at most so long."""
         self._somebody_waits = True
         if self._open:  # asked again after the announcement
-            self._changed.acquire(timeout=seconds)
+            with contextlib.suppress(Empty):
+                self._changed.get(timeout=seconds)

@@ -45,19 +45,25 @@ class Chunks:
 
 
 def drain(call: WorkerCall, generator: Generator[Any, None, Any]) -> Any:
-    """Run a generator handler to its end; its `finally` blocks run here too if it does not get there."""
+    """Run a generator handler to its end; its `finally` blocks run here too if it does not get there.
+
+    Each `yield` is a place where the call can be stopped: `Cancelled` is raised there, as `ctx.check()` would.
+    """
     chunks = Chunks(call)
     with closing(generator):
-        while True:
-            try:
-                chunk = next(generator)
-            except StopIteration as end:
-                return chunks.result(end.value)
-            chunks.take(chunk)
+        try:
+            chunk = next(generator)
+            while True:
+                chunks.take(chunk)
+                chunk = generator.throw(Cancelled(call.stop_reason)) if call.stop_reason else next(generator)
+        except StopIteration as end:
+            return chunks.result(end.value)
 
 
 async def adrain(call: WorkerCall, generator: AsyncGenerator[Any, None]) -> Any:
     """Run an async generator handler to its end, as `drain`."""
+    from asyncio import sleep
+
     chunks = Chunks(call)
     returned = None
     async with aclosing(generator):
@@ -66,6 +72,8 @@ async def adrain(call: WorkerCall, generator: AsyncGenerator[Any, None]) -> Any:
                 returned = chunk.value
             else:
                 chunks.take(chunk)
+            if call.stop_reason:
+                await sleep(0)  # the task's cancellation arrives here, also where the generator itself never waits
     return chunks.result(returned)
 
 

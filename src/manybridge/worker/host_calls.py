@@ -7,9 +7,9 @@ delivers while the handler waits. Several may be open at once.
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Awaitable, Callable
 from math import inf
+from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -64,12 +64,12 @@ class HostCalls:
             BridgeError: `unknown_tool`, `timeout`, or the tool's own failure.
             Cancelled: the call was cancelled meanwhile.
         """
-        arrived = threading.Event()
-        call_id, waiting = self._new(call, arrived.set)
+        arrived: SimpleQueue[None] = SimpleQueue()  # not an event, see Lane: an interrupt may strike while we wait
+        call_id, waiting = self._new(call, lambda: arrived.put(None))
         expires = None if timeout is None else monotonic() + timeout
         try:
             self._begin(call_id, waiting, tool, args, timeout)
-            while not arrived.wait(CHECK_SECONDS):
+            while not _comes(arrived, CHECK_SECONDS):
                 if call.cancelled:
                     raise Cancelled(call.stop_reason or "cancelled")
                 if expires is not None and monotonic() >= expires:
@@ -144,6 +144,14 @@ class HostCalls:
         data = {"call_id": call_id, "tool": tool, "args": args, "deadline_ms": deadline_ms}
         self._outbox.send_event(request.id, EVENT_CALL, data)
         self._attend()
+
+
+def _comes(arrived: SimpleQueue[None], seconds: float) -> bool:
+    try:
+        arrived.get(timeout=seconds)
+    except Empty:
+        return False
+    return True
 
 
 def _nobody_answers() -> BridgeError:

@@ -24,6 +24,7 @@ import threading
 from collections.abc import Callable
 from math import inf
 from os import sched_yield
+from queue import Empty, SimpleQueue
 from time import monotonic
 from types import TracebackType
 from typing import Final, Self
@@ -35,7 +36,7 @@ TAKEOVER_SECONDS: Final = 0.005
 shorter time could not be kept anyway."""
 
 LONGEST_PAUSE: Final = 60.0
-"""Seconds. A deadline may lie years ahead, but `poll` and locks take no such number."""
+"""Seconds. A deadline may lie years ahead, but `poll` and queues take no such number."""
 
 IDLE_TICKS: Final = 100
 """The watch goes to sleep after this many ticks without anything to watch. Waking it costs one system call."""
@@ -90,9 +91,11 @@ class Lane:
         self._section = 0  # counts busy sections, so that the watch can tell a long one from many short ones
         self._attend_now = False
         self._watch_reads = False
-        self._returned = threading.Semaphore(0)
+        # Queues of nothing and not semaphores, in both places: an interrupt that strikes inside one of those, which are
+        # written in Python, leaves its lock taken for ever. A SimpleQueue is one step for the interpreter.
+        self._returned: SimpleQueue[None] = SimpleQueue()
         self._nudge, self.nudge_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._wake = threading.Semaphore(0)
+        self._wake: SimpleQueue[None] = SimpleQueue()
         self._asleep = False
         self._started = False
         self.next_look = inf
@@ -132,7 +135,7 @@ class Lane:
             watch_reads = self._watch_reads
         if watch_reads:
             self._nudge_watch()
-            self._returned.acquire()
+            self._returned.get()
 
     @property
     def busy(self) -> bool:
@@ -157,9 +160,7 @@ class Lane:
         elif self._watch_reads:
             self._nudge_watch()
         elif self._asleep or not only_if_asleep:
-            # Not asleep from here on, although the watch has yet to get the interpreter: one wake-up is enough.
-            self._asleep = False
-            self._wake.release()
+            self._wake.put(None)
 
     def _start(self) -> None:
         self._started = True
@@ -177,7 +178,7 @@ class Lane:
         while True:
             if idle < IDLE_TICKS:
                 self.next_look = monotonic() + pause
-                self._wake.acquire(timeout=pause)
+                self._wait(pause)
             else:
                 self._sleep()
             # A signal that arrived just before the main thread went to read did not interrupt that; its number is here.
@@ -197,8 +198,15 @@ class Lane:
         due = self._look()  # asked again after the announcement: what came before it woke nobody
         self.next_look = inf if due is None else monotonic() + due
         if not self._busy:
-            self._wake.acquire(timeout=due)
+            self._wait(due)
         self._asleep = False
+
+    def _wait(self, seconds: float | None) -> None:
+        """Wait for a wake-up; all that have come by then are one."""
+        with contextlib.suppress(Empty):
+            self._wake.get(timeout=seconds)
+            while True:
+                self._wake.get_nowait()
 
     def _look(self) -> float | None:
         """Let the clock's owner do what is due; return the seconds until it wants to be asked again."""
@@ -232,7 +240,7 @@ class Lane:
             busy = self._busy
             self._watch_reads = False
         if not busy:
-            self._returned.release()
+            self._returned.put(None)
             self._clear_nudges()
 
     def _nudge_watch(self) -> None:

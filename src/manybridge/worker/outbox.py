@@ -133,8 +133,8 @@ class Outbox:
                 return
             is_first = not self._held
             self._hold(frame)
-        if is_first:
-            self._wake()
+            if is_first:
+                self._wake()  # under the shield: an interrupt in the middle of it would leave the frame lying
 
     def flush_due(self, now: float) -> float | None:
         """Write what was held back long enough. Return the seconds until the rest is due, or None."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from manybridge import ManybridgeError, MLBridge
-from tests.support import eventually, framework_python
+from tests.support import PATIENT, eventually, framework_python
 
 pytestmark = pytest.mark.framework
 
@@ -49,7 +49,7 @@ def ml(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLBridge]:
     """A host with the team's bridge in LangChain's environment."""
     script = tmp_path_factory.mktemp("team") / "team.py"
     script.write_text(TEAM)
-    table = {"python_script": str(script), "python": str(framework_python("langchain")), "zygote": "never"}
+    table = {"python_script": str(script), "python": str(framework_python("langchain")), "zygote": "never", **PATIENT}
     with MLBridge({"bridges": {"team": table}}) as ml:
         ml.wait_ready("team")
         yield ml

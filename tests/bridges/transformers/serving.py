@@ -22,6 +22,9 @@ from tests.support import DEFAULT_TIMEOUT, MS, eventually, framework_python, pro
 PATIENCE = 60_000 * MS
 """For a reply that waits for an import of PyTorch, or of a model's code."""
 
+PATIENT = ("--cancel-grace-ms", "20000")
+"""What is cancelled ends by itself here; a busy machine must not look like code that does not."""
+
 
 class Wire(Conversation):
     """The conversation with one forked worker."""
@@ -143,7 +146,7 @@ class Zygote:
         """Fork a worker, wait until it is ready, end it with the block."""
         ours, theirs = socket.socketpair()
         wanted = {
-            "worker_id": "w", "generation": 1, "argv": ["transformers", "--mode", "host", "--worker-id", "w"],
+            "worker_id": "w", "generation": 1, "argv": ["transformers", "--mode", "host", "--worker-id", "w", *PATIENT],
             "env": self._environment, "options": options,
         }  # fmt: skip
         with theirs:

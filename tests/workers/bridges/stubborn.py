@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -158,9 +158,27 @@ class StubbornBridge(Bridge):
         time.sleep(60)  # noqa: ASYNC251  # that is the fault
 
     @command
-    def stream(self, size: int = 10) -> Iterator[str]:
+    def stream(self) -> Iterator[str]:
+        try:
+            while True:
+                yield "x"
+        finally:
+            self.finished.append("stream")
+
+    @command
+    async def async_stream(self) -> AsyncIterator[str]:
+        """Never waits, so a cancelled task alone does not end it."""
+        try:
+            while True:
+                yield "x"
+        finally:
+            self.finished.append("async_stream")
+
+    @command
+    def emits(self, size: int = 10, *, ctx: Context) -> None:
+        """Streams without ever looking whether it should stop."""
         while True:
-            yield "x" * size
+            ctx.emit("x" * size)
 
     @command
     def leave_child(self) -> dict[str, Any]:

@@ -245,7 +245,10 @@ class Batcher:
         self._gatherer = gatherer
         self._name = name
         self._clock = clock
-        self._changed = threading.Condition()
+        # Held by its own name: a Condition is entered through code in Python, in which an interrupt could strike after
+        # the lock was taken, and it would stay taken.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._is_closed = False
         self._current: list[Item] = []
@@ -255,9 +258,9 @@ class Batcher:
 
     @property
     def is_busy(self) -> bool:
-        """Whether items run or wait."""
-        with self._changed:
-            return self._has_work()
+        """Whether somebody waits for an answer; the run that gave the last one may need a moment more to be over."""
+        with self._lock:
+            return len(self._gatherer) > 0 or any(not item.is_finished for item in self._current)
 
     def _has_work(self) -> bool:
         return bool(self._current) or len(self._gatherer) > 0
@@ -267,7 +270,7 @@ class Batcher:
 
         A caller has its answer a moment before the run that gave it is over.
         """
-        with self._changed:
+        with self._lock:
             return self._changed.wait_for(lambda: not self._has_work(), seconds)
 
     def submit(self, submission: Submission) -> Submission:
@@ -276,7 +279,7 @@ class Batcher:
         Raises:
             RuntimeError: the batcher is closed.
         """
-        with self._changed:
+        with self._lock:
             if self._is_closed:
                 raise RuntimeError(UNLOADED)
             self._gatherer.add(submission.items, self._clock())
@@ -288,7 +291,7 @@ class Batcher:
 
     def close(self) -> None:
         """End the thread: items that wait fail, items that run are told to stop. Not to be called on the thread."""
-        with self._changed:
+        with self._lock:
             self._is_closed = True
             for item in self._current:
                 item.cancelled = True
@@ -313,14 +316,14 @@ class Batcher:
                 run(batch)
             finally:
                 del batch  # what was computed must not live until the next call
-                with self._changed:
+                with self._lock:
                     self._current = []
                     self._gatherer.finished(self._clock())
                     self._changed.notify_all()
 
     def _next(self) -> list[Item] | None:
         while True:
-            with self._changed:
+            with self._lock:
                 gone = self._gatherer.drop_cancelled()
                 found = self._look() if not gone else 0.0
             for item in gone:

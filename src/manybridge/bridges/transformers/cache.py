@@ -124,7 +124,8 @@ class ModelCache(Generic[V]):
         self._ghosts: list[tuple[weakref.ref[Any], str, int]] = []
         self._evictions: list[Eviction] = []
         self._patience = patience
-        self._lock = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()  # held by this name, see Batcher
+        self._returned = threading.Condition(self._lock)
         self._loading = threading.Lock()
         self._counts = {"hits": 0, "loads": 0, "evictions": 0}
 
@@ -177,7 +178,7 @@ class ModelCache(Generic[V]):
         with self._lock:
             entry.leases -= 1
             entry.last_used = monotonic()
-            self._lock.notify_all()
+            self._returned.notify_all()
 
     # ------------------------------------------------------------------ room
 
@@ -206,7 +207,7 @@ class ModelCache(Generic[V]):
                 if left <= 0:
                     raise _no_room(name, device, needed, budget, self.used(device), retryable=True)
                 if self._all_leased(device):
-                    self._lock.wait(left)
+                    self._returned.wait(left)
 
     def _all_leased(self, device: str) -> bool:
         return all(entry.leases for entry in self._entries.values() if entry.value.device == device)
