@@ -118,7 +118,7 @@ async def test_a_call_that_is_being_stopped_says_so(mock_host: HostMaker) -> Non
     """It has its worker, and does not give way."""
     ml = await mock_host(cancel_grace=1_000 * MS, term_grace=200 * MS)
     await ml.wait_ready("mock")
-    task = asyncio.ensure_future(ml.call("mock", "busy", {"mode": "c"}, traceparent=TRACE, timeout=100 * MS))
+    task = asyncio.ensure_future(ml.call("mock", "busy", {"mode": "c"}, traceparent=TRACE, timeout=500 * MS))
 
     async def is_stopping() -> bool:
         try:

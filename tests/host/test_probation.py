@@ -12,7 +12,7 @@ from manybridge.errors import ManybridgeError
 from manybridge.host.breaker import BreakerState
 from manybridge.host.config import update_bridge_config
 from tests.host.conftest import FakePool, PoolMaker
-from tests.support import aeventually
+from tests.support import MS, aeventually
 
 POLICY = {"max_crashes": 2, "initial_backoff": 0.0, "window": 0.4}
 
@@ -69,7 +69,7 @@ async def test_a_trial_that_was_stopped_is_followed_by_another(fake_pool: PoolMa
     """Its call ran into its timeout and its worker was killed: that says nothing about the bridge."""
     fake = await opened(fake_pool)
     with pytest.raises(ManybridgeError) as caught:
-        await fake.call("ignore_term", timeout=0.1)
+        await fake.call("ignore_term", timeout=300 * MS)
     assert caught.value.code == "timeout"
 
     assert await fake.call("echo", {"a": 1}, timeout=5) == {"a": 1}

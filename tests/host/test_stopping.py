@@ -61,7 +61,7 @@ async def test_a_worker_that_ignores_sigterm_gets_sigkill(fake_pool: PoolMaker) 
     await fake.pool.wait_ready(10)
 
     with pytest.raises(CallTimeoutError, match="killed with SIGKILL") as caught:
-        await fake.call("ignore_term", timeout=50 * MS)
+        await fake.call("ignore_term", timeout=300 * MS)
     assert caught.value.details["stopped_by"] == "sigkill"
     assert await fake.call("echo", {"a": 1}) == {"a": 1}
 
@@ -71,7 +71,7 @@ async def test_a_worker_that_the_host_stopped_did_not_crash(fake_pool: PoolMaker
     fake = fake_pool(restart={"max_crashes": 1})
     await fake.pool.wait_ready(10)
     with pytest.raises(CallTimeoutError):
-        await fake.call("never", timeout=50 * MS)
+        await fake.call("never", timeout=300 * MS)
 
     assert await fake.call("echo", {"a": 1}) == {"a": 1}
     assert (fake.pool.stats.crashed, fake.pool.stats.killed) == (0, 1)
@@ -81,7 +81,7 @@ async def test_the_replacement_starts_before_the_stuck_worker_is_gone(fake_pool:
     """From the first signal on."""
     fake = fake_pool(term_grace=10.0)
     await fake.pool.wait_ready(10)
-    stuck = asyncio.ensure_future(fake.call("ignore_term", timeout=50 * MS))
+    stuck = asyncio.ensure_future(fake.call("ignore_term", timeout=300 * MS))
     await aeventually(lambda: fake.pool.running)
     first = fake.pool.workers[0].process.pid
 
@@ -112,7 +112,7 @@ async def test_calls_behind_a_stuck_one_go_to_its_replacement(fake_pool: PoolMak
     fake = fake_pool()
     for _ in range(30):
         await fake.call("echo")
-    stuck = asyncio.ensure_future(fake.call("never", timeout=100 * MS))
+    stuck = asyncio.ensure_future(fake.call("never", timeout=300 * MS))
     behind = [asyncio.ensure_future(fake.call("echo", {"n": n})) for n in range(3)]
 
     # The fake answers the others out of turn: a real worker could not. What counts is that nobody is lost.
@@ -162,7 +162,7 @@ async def test_the_stacks_of_a_stuck_worker_are_in_the_log(
     await ml.call("mock", "pid")
 
     with pytest.raises(CallTimeoutError) as caught:
-        await ml.call("mock", "busy", {"seconds": 30, "mode": "c"}, timeout=100 * MS)
+        await ml.call("mock", "busy", {"seconds": 30, "mode": "c"}, timeout=500 * MS)
     assert "be_busy" in caplog.text
     assert "be_busy" in str(caught.value.details["stderr_tail"])
 

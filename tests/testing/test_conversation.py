@@ -10,6 +10,7 @@ import pytest
 
 from manybridge.errors import ManybridgeError
 from manybridge.testing import ANYTHING, AsyncMockMLBridge, Conversation, MockMLBridge
+from tests.support import MS
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_a_delayed_reply_can_be_cancelled(script: Conversation) -> None:
     script.expect("llm:complete").delays(60)
 
     with MockMLBridge(script) as ml, pytest.raises(ManybridgeError) as caught:
-        ml.call("llm", "complete", timeout=0.05)
+        ml.call("llm", "complete", timeout=300 * MS)
     assert caught.value.details["stopped_by"] == "cooperative"
 
 

@@ -77,10 +77,10 @@ def test_every_fault_of_a_worker_has_a_case() -> None:
 
 async def test_a_hang_is_stopped_by_the_rung_that_it_needs() -> None:
     """Python code by an exception; code in C by ending the worker. Both calls have the code `timeout`."""
-    async with struck() as (_, faults):
-        in_python = await faults.hang("mock", mode="python", seconds=0.1)
+    async with struck(cancel_grace=1_000 * MS) as (_, faults):
+        in_python = await faults.hang("mock", mode="python", seconds=300 * MS)
         await faults.recovered(in_python, LONGEST)
-        in_c = await faults.hang("mock", mode="c", seconds=0.1)
+        in_c = await faults.hang("mock", mode="c", seconds=300 * MS)
         await faults.recovered(in_c, LONGEST)
 
     assert (in_python.facts["code"], in_python.facts["stopped_by"]) == ("timeout", "exception")

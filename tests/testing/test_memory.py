@@ -13,10 +13,10 @@ from manybridge.errors import ManybridgeError
 from manybridge.testing import AsyncInMemoryMLBridge, InMemoryMLBridge
 from manybridge.testing.chaos.holdings import descendants
 from manybridge.testing.hosts import start_host
-from tests.support import eventually
+from tests.support import MS, eventually
 from tests.testing.bridges import WordBridge
 
-FAST = {"cancel_grace": 0.1, "term_grace": 0.1, "restart": {"initial_backoff": 0.0}}
+FAST = {"cancel_grace": 1_000 * MS, "term_grace": 100 * MS, "restart": {"initial_backoff": 0.0}}
 
 
 @pytest.fixture(scope="module", params=["memory", "processes"])
@@ -88,7 +88,7 @@ def test_tools_sessions_jobs_and_batches_work(ml: MLBridge) -> None:
 @pytest.mark.parametrize(("cooperative", "rung"), [(True, "cooperative"), (False, "exception")])
 def test_a_call_over_time_is_stopped_by_the_same_rung(ml: MLBridge, cooperative: bool, rung: str) -> None:
     """By its flag where it looks, by an exception where it does not."""
-    code, _, details = told(ml, "wait", {"cooperative": cooperative}, timeout=0.05)
+    code, _, details = told(ml, "wait", {"cooperative": cooperative}, timeout=500 * MS)
 
     assert code == "timeout"
     assert details["stopped_by"] == rung
