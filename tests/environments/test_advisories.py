@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socketserver
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -138,7 +139,7 @@ class TestASnapshot:
 
     @pytest.mark.parametrize(
         "content",
-        [b"{", b"[]\n", b'{"modified": "now"}\n', b'{"id": "X", "affected": [1]}\n', b"", b"\xff\xfe"],
+        [b"{", b"[]\n", b'{"modified": "now"}\n', b'{"id": "X", "affected": [1]}\n', b"", b"\xff\xfe", b"[" * 100_000],
     )
     def test_a_damaged_or_empty_snapshot_has_audited_nothing(self, tmp_path: Path, content: bytes) -> None:
         """The damaged record may be about any package."""
@@ -148,6 +149,27 @@ class TestASnapshot:
         audit = Snapshot(path, 30).audit([BETA, Release("alpha", "1.0")])
 
         assert [each.subject for each in audit.not_audited] == ["beta==1.0", "alpha==1.0"]
+
+    @pytest.mark.parametrize(
+        ("offset", "value"),
+        [(8, b"\x01"), (10, b"\x63"), (10, b"\x08")],
+        ids=["encrypted", "of an unknown method", "not what was compressed"],
+    )
+    def test_an_archive_that_cannot_be_unpacked_has_audited_nothing(
+        self, tmp_path: Path, offset: int, value: bytes
+    ) -> None:
+        """The standard library has an error of another kind for each."""
+        path = write_snapshot(tmp_path, "zip", [record({"introduced": "9"})])
+        content = bytearray(path.read_bytes())
+        for header, at in ((b"PK\x03\x04", offset - 2), (b"PK\x01\x02", offset)):  # a file's, and the directory's
+            start = content.find(header) + at
+            content[start : start + 1] = value
+        path.write_bytes(content)
+
+        audit = Snapshot(path, 30).audit([BETA])
+
+        assert [each.subject for each in audit.not_audited] == ["beta==1.0"]
+        assert "can't be read: " in audit.not_audited[0].reason
 
     def test_a_snapshot_that_is_not_there_has_audited_nothing(self, tmp_path: Path) -> None:
         """Not a pass either."""
@@ -244,6 +266,10 @@ class TestAServer:
             [],
             {"results": [{"vulns": [{}]}]},
             {"results": [{"next_page_token": "again"}]},
+            {"results": [None]},
+            {"results": [[]]},
+            {"results": [{"vulns": None}]},
+            {"results": [{"code": 13, "message": "internal error"}]},
         ],
     )
     def test_an_answer_that_is_none_has_audited_nothing(self, osv_server: FakeServer, answer: Any) -> None:
@@ -251,6 +277,37 @@ class TestAServer:
         osv_server.answer = answer
 
         assert [each.subject for each in Server(osv_server.url).audit([BETA]).not_audited] == ["beta==1.0"]
+
+    @pytest.mark.parametrize(
+        "reply",
+        [
+            b"SSH-2.0-OpenSSH_9.2\r\n",
+            b'HTTP/1.0 200 OK\r\nContent-Length: 1000\r\n\r\n{"results": [{}]}',
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+            b"HTTP/1.0 200 OK\r\n\r\n" + b"[" * 100_000,
+        ],
+        ids=["no HTTP", "cut", "damaged", "endless"],
+    )
+    def test_a_server_that_breaks_off_or_talks_nonsense_has_audited_nothing(self, reply: bytes) -> None:
+        """No traceback: a scan says what it could not look up, and goes on to the next bridge."""
+
+        class Nonsense(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                while self.rfile.readline().strip():
+                    pass
+                self.wfile.write(reply)
+
+        with socketserver.TCPServer(("127.0.0.1", 0), Nonsense) as server:
+            thread = threading.Thread(target=server.handle_request)
+            thread.start()
+            audit = Server(f"http://127.0.0.1:{server.server_address[1]}").audit([BETA])
+            thread.join()
+
+        assert [each.subject for each in audit.not_audited] == ["beta==1.0"]
+
+    def test_an_address_that_is_none_has_audited_nothing(self) -> None:
+        """It is the caller's word, and his pipeline waits for the exit code."""
+        assert len(open_database("http://a b/", 30).audit([BETA]).not_audited) == 1
 
     def test_a_server_that_cannot_be_reached_has_audited_nothing(self) -> None:
         """Nobody listens on this port."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 import pytest
 
 from manybridge.environments.claims import try_exclusive, try_shared, users_of, who_builds
-from manybridge.environments.collecting import collect, known_locks, processes_in, remember_locks
+from manybridge.environments.collecting import KNOWN, collect, known_locks, processes_in, remember_locks
 from manybridge.environments.folders import BUILDING, REMOVED, scratch_name
 from manybridge.errors import BridgeEnvironmentError
 from tests.environments.conftest import World
@@ -48,6 +49,31 @@ def test_an_environment_that_another_known_configuration_needs_stays(world: Worl
 
     assert known_locks(world.settings.root) == [world.locks]
     assert not [each for each in collect(world.settings.root, None, dry_run=False) if each.outcome == "removed"]
+
+
+@pytest.mark.parametrize("half", [b"", b"proj", b"\xff"])
+def test_half_a_note_of_a_configuration_is_none_and_is_written_again(world: World, half: bytes) -> None:
+    """A full disk left it: as a path it would be this folder, or another one."""
+    root = world.settings.root
+    remember_locks(root, world.locks)
+    (note,) = (root / KNOWN).iterdir()
+    note.write_bytes(half)
+    world.build("alpha")
+
+    assert known_locks(root) == []
+    remember_locks(root, world.locks)
+    assert known_locks(root) == [world.locks]
+    assert list((root / KNOWN).iterdir()) == [note]
+
+
+def test_a_folder_whose_name_is_no_text_is_remembered(world: World) -> None:
+    """To the system a name is bytes."""
+    locks = world.folder / os.fsdecode(b"na\xefve")
+    locks.mkdir()
+
+    remember_locks(world.settings.root, locks)
+
+    assert known_locks(world.settings.root) == [locks]
 
 
 def test_an_environment_that_a_host_uses_stays(world: World) -> None:

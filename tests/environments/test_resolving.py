@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from manybridge.environments import resolving
+from manybridge.environments.building import build
+from manybridge.environments.locks import read_lock
 from manybridge.environments.resolving import make_lock
 from manybridge.environments.target import host_tag, platform_tag
 from manybridge.errors import BridgeEnvironmentError, EnvironmentRefusedError
@@ -91,6 +96,73 @@ def test_folders_that_pip_knows_are_searched_too(world: World, monkeypatch: pyte
     monkeypatch.setenv("PIP_FIND_LINKS", str(world.wheels))
 
     assert len(make_lock("mine", ["alpha"], world.locks / "mine.txt", settings).lock.pins) == 2
+
+
+@pytest.mark.parametrize("variable", ["PIP_FIND_LINKS", "UV_FIND_LINKS"])
+def test_folders_of_wheels_are_meant_from_where_the_command_runs(
+    world: World, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """Uv runs elsewhere, and not in the same folder for a lock that is new and for one that is there."""
+    settings = replace(world.settings, find_links=())
+    monkeypatch.chdir(world.folder)
+    monkeypatch.setenv(variable, "./wheels")
+    path = world.locks / "mine.txt"
+
+    made = [make_lock("mine", ["alpha"], path, settings).outcome for _ in range(2)]
+
+    assert made == ["created", "unchanged"]
+    assert build(read_lock(path), settings).interpreter.exists()
+
+
+def test_the_cache_of_uv_is_meant_from_where_the_command_runs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipeline that keeps the folder `.uv-cache` would keep nothing; the folder of the locks would have it."""
+    monkeypatch.chdir(world.folder)
+    monkeypatch.setenv("UV_CACHE_DIR", ".uv-cache")
+
+    world.build("alpha")
+
+    assert (world.folder / ".uv-cache").is_dir()
+    assert [path.name for path in world.locks.iterdir()] == ["mine.txt"]
+
+
+def test_a_lock_that_cannot_be_written_is_told(world: World) -> None:
+    """A file is where the folder should be."""
+    world.locks.write_text("", encoding="utf-8")
+
+    with pytest.raises(BridgeEnvironmentError, match=r"can't write the lock .*mine\.txt: ") as caught:
+        world.lock("alpha")
+
+    assert caught.value.details["reason"] == "uv_failed"
+
+
+def test_a_full_disk_is_told_and_keeps_the_old_lock(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit of file sizes stands in for it, below the size of the new lock."""
+    before = world.lock("beta").lock.text
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    write = resolving._write
+
+    def write_little(path: Path, text: str) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+        try:
+            write(path, text)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    monkeypatch.setattr(resolving, "_write", write_little)
+
+    with pytest.raises(BridgeEnvironmentError, match="not enough space for the lock") as caught:
+        world.lock("alpha")
+
+    assert caught.value.details["reason"] == "disk_full"
+    assert [path.read_text() for path in world.locks.iterdir()] == [before]
+
+
+def test_requirements_that_do_not_apply_here_are_told(world: World) -> None:
+    """An empty lock could not be told from a damaged one."""
+    with pytest.raises(BridgeEnvironmentError, match="nothing of it applies to") as caught:
+        world.lock('alpha; python_version < "3"')
+
+    assert caught.value.details["reason"] == "requirement"
 
 
 def test_a_package_that_is_nowhere_is_named(world: World) -> None:

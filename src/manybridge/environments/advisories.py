@@ -6,11 +6,13 @@ old, or does not answer has audited nothing.
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,6 +31,13 @@ MOST_PAGES: Final = 20
 """Pages of one answer that are asked for; a server that always has another has not answered."""
 
 _DAY: Final = 86_400.0
+
+# What damaged, encrypted, endlessly nested or foreign data make of the parsers; also a server that breaks off, or that
+# does not speak HTTP. All of it means the same: nothing was looked up.
+_UNREADABLE: Final = (
+    OSError, ValueError, AttributeError, TypeError, KeyError, EOFError, RuntimeError,
+    zipfile.BadZipFile, zlib.error, http.client.HTTPException,
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -81,8 +90,8 @@ class Snapshot:
                 newest = max(newest, _modified(record))
                 for release in (each for name in packages for each in by_name.get(name, ())):
                     _add(audit, affects(record, release))
-        except (OSError, ValueError, AttributeError, TypeError, KeyError, zipfile.BadZipFile) as error:
-            audit.not_audited += _all(releases, f"the snapshot {self._path} can't be read: {error}")
+        except _UNREADABLE as error:
+            audit.not_audited += _all(releases, f"the snapshot {self._path} can't be read: {_said(error)}")
             return audit
         if not records:
             audit.not_audited += _all(releases, f"the snapshot {self._path} has no record about Python packages")
@@ -120,8 +129,8 @@ class Server:
             some = releases[start : start + QUERIES_AT_ONCE]
             try:
                 self._ask(some, audit)
-            except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
-                reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            except _UNREADABLE as error:
+                reason = error.reason if isinstance(error, urllib.error.URLError) else _said(error)
                 audit.not_audited += _all(some, f"{self._url} can't be asked: {reason}")
         return audit
 
@@ -135,9 +144,9 @@ class Server:
             waiting = {}
             for number, answer in zip(numbers, answers, strict=True):
                 release = releases[number]
-                for each in (answer or {}).get("vulns") or ():
-                    audit.vulnerabilities.append(Vulnerability(release.name, release.version, str(each["id"])))
-                if token := (answer or {}).get("next_page_token"):
+                found = _found(answer)
+                audit.vulnerabilities += [Vulnerability(release.name, release.version, each) for each in found]
+                if token := answer.get("next_page_token"):
                     waiting[number] = str(token)
             if not waiting:
                 return
@@ -163,6 +172,21 @@ def _query(release: Release, page: str | None) -> dict[str, Any]:
     return query if page is None else {**query, "page_token": page}
 
 
+def _found(answer: Any) -> list[str]:
+    """Return the advisories of one answer. A package without any is answered by `{}`; all else is no answer at all.
+
+    Raises:
+        TypeError: it is no answer, such as null or an error in the place of one; taken for "none", it would be a pass.
+        KeyError: an advisory has no id.
+    """
+    if not isinstance(answer, dict) or not answer.keys() <= {"vulns", "next_page_token"}:
+        raise TypeError(f"expected {{vulns: [...]}} or {{}} for a package, found {json.dumps(answer)[:80]}")
+    listed = answer.get("vulns", [])
+    if not isinstance(listed, list):
+        raise TypeError(f"expected a list of vulns, found {json.dumps(listed)[:80]}")
+    return [str(each["id"]) for each in listed]
+
+
 def _record(data: bytes, where: str) -> dict[str, Any]:
     try:
         record = json.loads(data)
@@ -179,6 +203,11 @@ def _modified(record: dict[str, Any]) -> float:
     except ValueError:
         return 0.0
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _said(error: Exception) -> str:
+    """The words of an error, or its name: many of HTTP's have no words."""
+    return str(error) or type(error).__name__
 
 
 def _add(audit: Audit, answer: Vulnerability | Unknown | None) -> None:

@@ -42,19 +42,34 @@ def remember_locks(root: Path, locks: Path) -> None:
     """
     folder = root / KNOWN
     folder.mkdir(parents=True, exist_ok=True)
+    content = os.fsencode(f"{locks}\n")
     path = folder / hashlib.sha256(os.fsencode(locks)).hexdigest()[:16]
-    if not path.exists():
-        path.write_text(f"{locks}\n", encoding="utf-8")
+    if _content(path) == content:
+        return
+    # As a whole or not at all: half a path, left by a full disk, would be another folder, or none.
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        scratch.write_bytes(content)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def known_locks(root: Path) -> list[Path]:
     """Return every folder of locks that is remembered and still there."""
     found = []
-    for path in sorted((root / KNOWN).glob("*")):
-        folder = Path(path.read_text(encoding="utf-8").rstrip("\n"))
-        if folder.is_dir():
+    for path in sorted((root / KNOWN).glob("[!.]*")):
+        folder = Path(os.fsdecode(_content(path).rstrip(b"\n")))
+        if folder.is_absolute() and folder.is_dir():  # what is no absolute path was never one of ours
             found.append(folder)
     return found
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def needed_environments(folders: Iterable[Path]) -> dict[str, list[Path]]:

@@ -93,7 +93,7 @@ def _verify_file(path: Path, expected: str, metadata: Path, folder: Path, unveri
         found = _digest(path, algorithm)
     except FileNotFoundError:
         yield Finding("corrupted", str(path), f"{owner} lists this file, and it is missing")
-    except ValueError:
+    except (ValueError, TypeError):  # TypeError: one without a length of its own, which no RECORD may have
         unverified.append(f"{path}: {owner} lists it with the unknown hash {algorithm}")
     except OSError as error:
         yield Finding("corrupted", str(path), f"can't be read: {error.strerror}")

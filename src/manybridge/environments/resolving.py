@@ -6,6 +6,7 @@ import os
 import re
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -16,7 +17,7 @@ from manybridge.environments.locks import Lock, canonical_requirements, lock_tex
 from manybridge.environments.progress import Report, Step, quiet
 from manybridge.environments.settings import Settings
 from manybridge.environments.target import base_python, platform_tag
-from manybridge.environments.uv import Done, find_links, only_wheels, run_uv
+from manybridge.environments.uv import Done, find_links, is_full, only_wheels, run_uv
 from manybridge.errors import BridgeEnvironmentError
 
 _OWN_INPUT: Final = re.compile(r"^(\s*#.*?)(?:-r )?[^\s#]*requirements\.in$", re.MULTILINE)
@@ -63,11 +64,17 @@ def make_lock(
     report(Step(f"{bridge}: resolving {len(wanted)} requirement(s) for {python.tag}"))
     keeps = None if upgrade or old is None else old.text
     body = _without_input_names(_resolve(bridge, wanted, keeps, python.executable, path.parent, settings, report))
+    if not any(line and not line.startswith("#") for line in map(str.strip, body.splitlines())):
+        text = f"bridges.{bridge}.required_packages: nothing of it applies to {python.tag} on {platform_tag()}"
+        raise failed("requirement", f"{text}, so there is nothing to lock: {', '.join(wanted)}")
     lock = parse_lock(lock_text(bridge, python.tag, platform_tag(), wanted, body), path)
     check_releases(f'what was resolved for bridge "{bridge}"', lock.releases, settings)
     if old is not None and old.text == lock.text:
         return Locked(old, "unchanged")
-    _write(path, lock.text)
+    try:
+        _write(path, lock.text)
+    except OSError as error:
+        raise _not_written(f"the lock {path}", error) from error
     before = {str(each) for each in old.releases} if old else set()
     after = {str(each) for each in lock.releases}
     outcome: Literal["created", "updated"] = "created" if old is None else "updated"
@@ -78,11 +85,15 @@ def _resolve(
     bridge: str, wanted: Sequence[str], keeps: str | None, python: str, folder: Path, settings: Settings, report: Report
 ) -> str:
     nearest = next(each for each in (folder, *folder.parents) if each.is_dir())
-    with tempfile.TemporaryDirectory(prefix="manybridge-lock-") as scratch:
-        source, target = Path(scratch, "requirements.in"), Path(scratch, "lock.txt")
-        source.write_text("".join(f"{each}\n" for each in wanted), encoding="utf-8")
-        if keeps is not None:
-            target.write_text(keeps, encoding="utf-8")  # uv prefers the versions of the file that it writes
+    with ExitStack() as held:
+        try:
+            scratch = held.enter_context(tempfile.TemporaryDirectory(prefix="manybridge-lock-"))
+            source, target = Path(scratch, "requirements.in"), Path(scratch, "lock.txt")
+            source.write_text("".join(f"{each}\n" for each in wanted), encoding="utf-8")
+            if keeps is not None:
+                target.write_text(keeps, encoding="utf-8")  # uv prefers the versions of the file that it writes
+        except OSError as error:
+            raise _not_written(f"files in {tempfile.gettempdir()}", error) from error
         arguments = [
             "pip", "compile", str(source), "--output-file", str(target), "--generate-hashes", "--python", python,
             "--no-header", "--no-emit-index-url", "--no-emit-find-links", "--annotation-style", "split",
@@ -121,6 +132,14 @@ def _present(path: Path) -> Lock | None:
         return read_lock(path)
     except BridgeEnvironmentError:
         return None
+
+
+def _not_written(what: str, error: OSError) -> BridgeEnvironmentError:
+    """Return the error for a file that can't be written; the lock that was there is as it was."""
+    said = error.strerror or str(error)
+    if is_full(error):
+        return failed("disk_full", f"not enough space for {what}; free some. The system said: {said}")
+    return failed("uv_failed", f"can't write {what}: {said}")
 
 
 def _write(path: Path, text: str) -> None:

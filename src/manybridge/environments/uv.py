@@ -28,6 +28,12 @@ _NOT_INHERITED: Final = (
     "UV_WORKING_DIRECTORY", "VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONHOME", "PYTHONPATH",
 )  # fmt: skip
 
+# uv runs in the folder of the configuration, so a relative path in one of these would lead somewhere else.
+_PATHS: Final[Mapping[str, str | None]] = {
+    "UV_FIND_LINKS": ",", "UV_CACHE_DIR": None, "UV_CONFIG_FILE": None, "SSL_CERT_FILE": None,
+}  # fmt: skip
+_ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|file:")
+
 _NO_SPACE: Final = re.compile(r"No space left on device|Disk quota exceeded|File too large|os error (?:27|28|122)\b")
 _WRONG_HASH: Final = re.compile(r"[Hh]ash mismatch|does not match|don't match", re.MULTILINE)
 _CONFLICT: Final = re.compile(r"No solution found|unsatisfiable|can't be satisfied|cannot be used", re.MULTILINE)
@@ -128,7 +134,7 @@ def run_uv(
 
 def find_links(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[str]:
     """Return the arguments that name folders of wheels: those configured, and pip's. uv reads UV_FIND_LINKS itself."""
-    folders = [*settings.find_links, *environ.get("PIP_FIND_LINKS", "").split()]
+    folders = [*settings.find_links, *map(_from_here, environ.get("PIP_FIND_LINKS", "").split())]
     return [part for folder in dict.fromkeys(folders) for part in ("--find-links", folder)]
 
 
@@ -154,8 +160,18 @@ def _installed_uv() -> str | None:
 
 def _environment(environ: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in environ.items() if name not in _NOT_INHERITED}
+    for name, separator in _PATHS.items():
+        if value := kept.get(name):
+            parts = value.split(separator) if separator else [value]
+            kept[name] = (separator or "").join(_from_here(part) for part in parts)
     # An interpreter that is missing is an error that names it, never a download.
     return {**kept, "UV_PYTHON_DOWNLOADS": "never"}
+
+
+def _from_here(place: str) -> str:
+    """Return a path as the user means it, from this process's folder on; an address as it is."""
+    place = place.strip()
+    return place if not place or _ADDRESS.match(place) else os.path.abspath(place)  # noqa: PTH100  # links are kept
 
 
 def _wait(process: subprocess.Popen[bytes], tick: Callable[[], None]) -> int:
