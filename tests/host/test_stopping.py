@@ -142,14 +142,14 @@ async def test_other_calls_of_a_concurrent_worker_may_end_before_it_is_killed(mo
     ml = await mock_host(max_concurrency=4, **IMPATIENT)
     await ml.call("mock", "pid")
     first = ml.pool("mock").ready[0].process.pid
-    other = asyncio.ensure_future(ml.call("mock", "sleep", {"seconds": 1.2}))
+    other = asyncio.ensure_future(ml.call("mock", "sleep", {"seconds": 3_000 * MS}))
     await aeventually(lambda: ml.pool("mock").running)
 
     with pytest.raises(CallTimeoutError) as caught:
         await ml.call("mock", "busy", {"seconds": 30, "mode": "swallow"}, timeout=500 * MS)
 
     assert caught.value.details["stopped_by"] == "drain"
-    assert await other == {"slept": 1.2}
+    assert await other == {"slept": 3_000 * MS}
     await aeventually(lambda: not process_is_running(first))
 
 
