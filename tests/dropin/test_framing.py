@@ -80,6 +80,28 @@ def test_an_object_without_id_or_command_gets_no_reply_and_does_no_harm(argv: tu
 
 
 @MODES
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"id": 7, "command": "common:capabilities", "args": []},
+        {"id": 7, "command": "ping", "stream": "yes"},
+        {"id": 7, "command": "ping", "deadline_ms": "soon"},
+        {"id": 7, "command": "ping", "session_id": 4},
+        {"id": 7, "stream": True},
+    ],
+    ids=str,
+)
+def test_a_mistyped_request_of_version_2_is_answered(argv: tuple[str, ...], message: dict[str, Any]) -> None:
+    """Who uses what version 2 added waits for an answer; version 1 goes on beside it."""
+    with Port(*argv) as port:
+        port.send_bytes(frame_message(message))
+        reply = port.reply()
+        assert (reply["id"], reply["success"]) == (7, False)
+        assert reply["error_info"]["code"] == "invalid_request"
+        assert port.result("get_stats")["command_count"] == 1
+
+
+@MODES
 def test_arguments_that_are_missing_count_as_an_empty_object(argv: tuple[str, ...]) -> None:
     """`args` may be left out."""
     with Port(*argv) as port:

@@ -449,7 +449,10 @@ def test_a_lenient_worker_tells_bytes_that_end_it_from_objects_that_it_passes_ov
     body: bytes, code: ErrorCode, id: Any
 ) -> None:
     """The script exited on what was no JSON object and ignored an object that was no request; the codes differ."""
-    assert_malformed(only(lenient_worker().receive_data(frame(body))), code, id)
+    malformed = only(lenient_worker().receive_data(frame(body)))
+
+    assert_malformed(malformed, code, id)
+    assert malformed.passed_over == (code is ErrorCode.INVALID_REQUEST)
 
 
 def test_a_lenient_worker_answers_each_of_several_requests_with_one_id() -> None:
@@ -477,6 +480,7 @@ def test_a_lenient_worker_is_strict_with_requests_of_version_2(message: dict[str
     assert_malformed(
         malformed, ErrorCode.INVALID_REQUEST, 1 if message["id"] == 1 and message["id"] is not True else None
     )
+    assert not malformed.passed_over
 
 
 def test_a_lenient_worker_is_strict_after_hello() -> None:

@@ -427,7 +427,7 @@ class WorkerConnection(_Connection):
         except RemoteProtocolError as error:
             return Malformed(error, error.details.get("id"))
 
-    def _receive_leniently(self, message: Any) -> Request:
+    def _receive_leniently(self, message: Any) -> Request | Malformed:
         if type(message) is dict:
             lenient_request = _lenient_request(message)
             if not lenient_request.is_extended:
@@ -437,9 +437,10 @@ class WorkerConnection(_Connection):
             raise _in_use(request.id)
         return request
 
-    def _begin_lenient(self, request: Request) -> Request:
+    def _begin_lenient(self, request: Request) -> Request | Malformed:
         if request.id is None or request.command is None:
-            raise RemoteProtocolError(ErrorCode.INVALID_REQUEST, "a request needs an id and a command", id=request.id)
+            error = RemoteProtocolError(ErrorCode.INVALID_REQUEST, "a request needs an id and a command", id=request.id)
+            return Malformed(error, request.id, passed_over=True)
         if is_message_id(request.id):
             self._calls.begin(request.id, stream=False)
         return request

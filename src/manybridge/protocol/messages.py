@@ -153,6 +153,8 @@ class Malformed(NamedTuple):
     """Its code and message are the answer's."""
     id: MessageId | None = None
     """The id that the answer carries, where one could be read."""
+    passed_over: bool = False
+    """Whether version 1 gives no answer to it and goes on: an object that has no id, or no command."""
 
 
 ClientMessage: TypeAlias = Request

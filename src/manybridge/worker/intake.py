@@ -72,6 +72,8 @@ class Intake:
             self._answers.malformed(malformed)
         elif malformed.error.code is not ErrorCode.INVALID_REQUEST:
             self.closing = self.deaf = True  # the requests before it are answered, then the process ends
+        elif not malformed.passed_over:
+            self._answers.malformed(malformed)  # a field or a namespace of version 2: who uses one waits for an answer
 
     def _dispatch(self, call: WorkerCall) -> None:
         command = call.request.command
