@@ -244,6 +244,16 @@ class TestExpansion:
         assert "bridges.b.options.api_key" in caught.value.message
         assert "export NO_KEY=..." in caught.value.message
 
+    def test_a_store_that_is_none_is_a_problem_of_the_file(self, tmp_path: Path) -> None:
+        """File, line, key, what is expected and what was found; no host is needed to learn of it."""
+        path = write(tmp_path, '[store]\nurl = "mysql://localhost/db"\n')
+
+        (problem,) = problems_of(path)
+
+        assert (problem["source"], problem["key"]) == (f"{path}:2", "store.url")
+        assert problem["text"].startswith("expected `memory:`, `sqlite:///FILE`")
+        assert problem["text"].endswith("found mysql:...")
+
     def test_what_was_read_once_is_not_expanded_again(self) -> None:
         """A value that looks like a variable after expansion stays as it is when it is checked again."""
         first = make_bridge_config("b", {"bridge": "m:B", "options": {"a": "$${X}"}}, environ={})
@@ -254,4 +264,4 @@ class TestExpansion:
 
 def test_bundled_bridges_are_listed_without_importing_them() -> None:
     """The list comes from the folder."""
-    assert all(name.isidentifier() and name[0] != "_" for name in config_module.bundled_bridges())
+    assert config_module.bundled_bridges() == ("dspy", "langchain", "mock", "python", "transformers")

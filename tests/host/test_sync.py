@@ -183,7 +183,8 @@ def test_a_closed_host_refuses_calls() -> None:
     with pytest.raises(ClosedError):
         ml.call("mock", "echo")
     with pytest.raises(ClosedError):
-        ml.health()
+        ml.stats()
+    assert (ml.health()["status"], ml.health()["live"]) == ("closed", False)
 
 
 @bounded

@@ -252,12 +252,13 @@ async def test_a_server_that_refuses_is_told(postgresql: Server) -> None:
 @pytest.mark.parametrize(
     "url",
     ["mysql://localhost/db", "store.db", "sqlite://", "sqlite:///:memory:", "sqlite://file.db", "sqlite:///f?synchronous=off",
-     "sqlite:///f?mode=ro", ""],
+     "sqlite:///f?mode=ro", "postgresql://user:pass[word]@host/db", ""],
 )  # fmt: skip
 def test_an_address_that_is_none_is_refused_before_anything_is_opened(url: str) -> None:
     """With the ones that there are."""
-    with pytest.raises(ConfigError, match="postgresql://"):
+    with pytest.raises(ConfigError, match="postgresql://") as caught:
         parse_store_url(url)
+    assert "word" not in caught.value.message.replace("password", "")
     with pytest.raises(ConfigError):
         AsyncMLBridge({"bridges": {"mock": {}}, "store": {"url": url}})
 

@@ -25,7 +25,7 @@ from manybridge.host.arguments import (
 from manybridge.host.calls import Call
 from manybridge.host.config import BridgeConfig, ConfigSource, read_config
 from manybridge.host.explain import explain_bridge, explain_call, explain_job, explain_pause, explain_session
-from manybridge.host.health import bridge_health, can_serve, overall
+from manybridge.host.health import bridge_health, can_serve, health_when_closed, overall
 from manybridge.host.job_table import DurableJobs, JobTable
 from manybridge.host.jobs import AsyncJob, LiveJob
 from manybridge.host.options import CallOptions
@@ -600,7 +600,7 @@ class AsyncMLBridge:
             probe: ask every worker to answer a ping now, instead of saying only what the host knows.
         """
         if self._closed:
-            return {"status": "closed", "live": False, "ready": False, "reason": "the host is closed", "bridges": {}}
+            return health_when_closed()
         self._open()
         pools = self._pools.all()
         asked = asyncio.gather(*(bridge_health(pool, probe=probe) for pool in pools))

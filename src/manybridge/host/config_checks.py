@@ -15,10 +15,12 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from manybridge.errors import ConfigError
 from manybridge.host.config_keys import NONE_WORD, Key, keys_of
-from manybridge.host.config_model import BridgeConfig, EnvironmentsConfig, HostConfig
+from manybridge.host.config_model import BridgeConfig, EnvironmentsConfig, HostConfig, StoreConfig
 from manybridge.host.config_problems import KeyPath, Problems, did_you_mean, show_value
 from manybridge.protocol.errors import ERROR_CODES
+from manybridge.store.urls import parse_store_url
 
 BRIDGE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 """A bridge's name is the namespace of its commands, so it has no colon, and it stands in file names and metrics."""
@@ -35,7 +37,10 @@ _SCRIPT: Final = re.compile(r"(?P<file>.*\.py)(?P<attribute>:[A-Za-z_][A-Za-z0-9
 def bundled_bridges() -> tuple[str, ...]:
     """Return the names of the bridges that come with manybridge, without importing any of them."""
     folder = Path(__file__).parent.parent / "bridges"
-    return tuple(sorted(module.name for module in pkgutil.iter_modules([str(folder)]) if module.name[0] != "_"))
+    names = (module.name for module in pkgutil.iter_modules([str(folder)]))
+    return tuple(
+        sorted(name for name in names if name[0] != "_" and name not in RESERVED_NAMES)
+    )  # common: they share it
 
 
 def fallback_problems(bridges: Mapping[str, BridgeConfig], known: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -86,6 +91,8 @@ class Checker:
         bridges: dict[str, BridgeConfig] = fields.get("bridges", {})
         if fields.get("environments") is not None:
             fields["environments"] = self.environments(fields["environments"])
+        if fields.get("store") is not None:
+            self.store(fields["store"])
         written = values.get("bridges", {}) if isinstance(values, dict) else {}
         for name, text in fallback_problems(bridges, written):
             self.problems.add(("bridges", name, "fallback"), text)
@@ -95,6 +102,15 @@ class Checker:
                 ("default",), f'expected the name of a bridge, found "{default}"{did_you_mean(default, written)}'
             )
         return HostConfig(**{**fields, "bridges": bridges}) if len(self.problems.found) == before else None
+
+    def store(self, config: StoreConfig) -> None:
+        """Check the address of the store. Nothing is opened."""
+        if config.url is None:
+            return
+        try:
+            parse_store_url(config.url, self.folder)
+        except ConfigError as error:
+            self.problems.add(("store", "url"), error.message.removeprefix("store.url: "))
 
     def environments(self, config: EnvironmentsConfig) -> EnvironmentsConfig:
         """Return the table with every path made absolute."""

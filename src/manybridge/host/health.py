@@ -55,6 +55,11 @@ def describe_failure(error: ManybridgeError | None) -> dict[str, Any] | None:
     return None if error is None else {"code": error.code, "cause": cause_of(error), "message": error.message}
 
 
+def health_when_closed() -> dict[str, Any]:
+    """What a closed host says: a probe gets an answer and no exception."""
+    return {"status": "closed", "live": False, "ready": False, "reason": "the host is closed", "bridges": {}}
+
+
 def overall(bridges: dict[str, dict[str, Any]], store: dict[str, Any]) -> str:
     """Sum up: `ok`, `degraded` if some bridge or the store does not serve fully, `failed` if no bridge serves."""
     states = {each["state"] for each in bridges.values()}

@@ -19,6 +19,7 @@ from manybridge.host.arguments import checked_args, checked_text, checked_timeou
 from manybridge.host.bridge import AsyncMLBridge
 from manybridge.host.calls import Call
 from manybridge.host.config import BridgeConfig, ConfigSource
+from manybridge.host.health import health_when_closed
 from manybridge.host.jobs import AsyncJob, JobState
 from manybridge.host.loop_thread import Answer, LoopThread
 from manybridge.host.progress import JobProgress
@@ -301,6 +302,8 @@ class MLBridge:
 
     def health(self, *, probe: bool = True) -> dict[str, Any]:
         """Say whether calls can be served, for each bridge and its workers, and if not, why."""
+        if self._closed:  # so is its loop
+            return health_when_closed()
         return self._run(self._bridge.health(probe=probe))
 
     def explain(self, what: str | None = None) -> dict[str, Any]:

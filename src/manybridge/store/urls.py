@@ -39,7 +39,10 @@ def parse_store_url(text: str, folder: Path | None = None) -> StoreUrl:
     Raises:
         ConfigError: it is none that is known; the message shows no password.
     """
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:  # whose text may quote a part of the password
+        raise _wrong("brackets that hold no IPv6 address; in a password they are written %5B and %5D") from None
     scheme = parts.scheme.partition("+")[0]
     if text in {"memory:", "memory://"}:
         return StoreUrl("memory", "memory:")
