@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.cli.support import CommandLine
 
@@ -16,6 +21,21 @@ code = main(["worker", "mock", "--load", "lazy"])
 assert "manybridge.host" not in sys.modules
 assert code == 7
 """
+
+
+def in_shell(command: str, folder: Path, stdout: Any = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+    """Run `python COMMAND` with the redirections in it, from an empty folder."""
+    environ = {key: value for key, value in os.environ.items() if key not in {"MANYBRIDGE_CONFIG", "PYTHONUNBUFFERED"}}
+    return subprocess.run(
+        ["bash", "-c", f"exec {sys.executable} {command}"],
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env={**environ, "XDG_STATE_HOME": str(folder / "state"), "TERM": "dumb"},
+        check=False,
+    )
 
 
 def test_a_worker_starts_without_the_host_and_its_libraries() -> None:
@@ -37,6 +57,57 @@ def test_serve_wants_to_know_the_gateway(manybridge: CommandLine) -> None:
 
     assert ended.code == 2
     assert "--stdio" in ended.err
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-"])
+def test_serve_wants_its_streams_open(closed: str, tmp_path: Path) -> None:
+    """Their numbers would go to the event loop, which then would be the client."""
+    ended = in_shell(f"-m manybridge.cli.entry serve --stdio {closed}", tmp_path)
+
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "standard input or output is closed" in ended.stderr
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-"])
+def test_closed_streams_are_no_harm_to_a_call(closed: str, tmp_path: Path) -> None:
+    """Started by something that closes what it does not use."""
+    ended = in_shell(f"-m manybridge.cli.entry call mock mock:echo text=hi {closed}", tmp_path)
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ("hi" in ended.stdout) == (closed != "1>&-")
+
+
+def test_an_output_that_can_not_be_written_is_told_in_a_sentence(tmp_path: Path) -> None:
+    """A full disk below a redirection, however late it shows: not two tracebacks, and no success."""
+    ended = in_shell("-m manybridge.cli.entry config show >/dev/full", tmp_path)
+
+    assert (ended.returncode, ended.stderr) == (
+        1, "error: the output could not be written: No space left on device\n",
+    )  # fmt: skip
+
+
+def test_a_reader_that_has_gone_needs_no_word(tmp_path: Path) -> None:
+    """`| head`: neither a traceback nor the interpreter's complaint at its end."""
+    gone, writing = os.pipe()
+    os.close(gone)
+    with os.fdopen(writing, "wb") as output:
+        ended = in_shell("-m manybridge.cli.entry config show", tmp_path, stdout=output)
+
+    assert (ended.returncode, ended.stderr) == (1, "")
+
+
+def test_an_interrupt_outside_a_command_is_told_in_a_word(
+    manybridge: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while modules are imported, or a second one while everything is being closed: 130, no traceback."""
+
+    def interrupted(_arguments: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("manybridge.cli.app.run", interrupted)
+    ended = manybridge("call", "mock", "mock:echo")
+
+    assert (ended.code, ended.err) == (130, "interrupted\n")
 
 
 def test_the_version_is_told(manybridge: CommandLine) -> None:

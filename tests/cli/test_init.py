@@ -37,6 +37,30 @@ def test_existing_files_are_not_replaced_unless_forced(manybridge: CommandLine) 
     assert (forced.code, Path("bridges/words.py").exists()) == (0, True)
 
 
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_what_can_not_be_written_is_told_in_a_sentence(manybridge: CommandLine, force: tuple[str, ...]) -> None:
+    """A file where a folder is needed, a folder where a file is: nothing is written, and no traceback."""
+    Path("file").write_text("x")
+    Path("made/bridges").mkdir(parents=True)
+    Path("made/manybridge.toml").mkdir()
+    Path("half").mkdir()
+    Path("half/bridges").write_text("x")
+
+    ended = [manybridge("init", name, *force) for name in ("file", "file/below", "made", "half")]
+
+    assert [each.code for each in ended] == [3] * 4
+    assert ended[0].err.startswith("error: config_error: file can't be written: it is no folder\n")
+    assert "half/bridges can't be written: it is no folder" in ended[3].err
+    assert not Path("half/manybridge.toml").exists()
+
+
+def test_a_file_that_is_no_text_is_in_the_way_as_any_other(manybridge: CommandLine) -> None:
+    """It is compared, not read."""
+    Path("manybridge.toml").write_bytes(b"\xff\xfe")
+
+    assert [manybridge("init").code, manybridge("init", "--force").code] == [3, 0]
+
+
 def test_writing_twice_is_harmless(manybridge: CommandLine) -> None:
     """Files that already say the same are no obstacle."""
     assert [manybridge("init").code, manybridge("init").code] == [0, 0]

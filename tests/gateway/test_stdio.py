@@ -291,6 +291,14 @@ class TestEnds:
         assert (done.returncode, rest) == (0, b"")
         assert sorted(each["result"]["a"] for each in messages) == [1, 2]
 
+    def test_no_input_at_all_ends_it(self) -> None:
+        """/dev/null, as service managers give it, can't be waited for: it has ended."""
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, "{}"], stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
+
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
     def test_a_socket_will_do(self) -> None:
         """Both directions on one descriptor."""
         import socket

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -102,11 +104,32 @@ def run(arguments: Sequence[str]) -> int:
     # The host logs what it also raises; one command says it once. `serve` lives longer and writes its log.
     logging.getLogger("manybridge").addHandler(logging.NullHandler())
     try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has gone: `manybridge call ... | head`. Nothing needs to be said.
+        _drop_output()
+        return ExitCode.FAILURE
+    except OSError as error:
+        if error.filename is not None:
+            raise  # not about our output
+        _drop_output()
+        sys.stderr.write(f"error: the output could not be written: {error.strerror}\n")
+        return ExitCode.FAILURE
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
         app(list(arguments), prog_name="manybridge")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else ExitCode.FAILURE
-    except BrokenPipeError:
-        # Whoever read our output has gone: `manybridge call ... | head`. Nothing can be said any more.
-        sys.stderr.close()
-        return ExitCode.FAILURE
     return ExitCode.OK
+
+
+def _drop_output() -> None:
+    """Let what is still buffered go nowhere: the interpreter would try to write it once more when it ends."""
+    with contextlib.suppress(OSError, ValueError):  # it is no file
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)

@@ -6,8 +6,13 @@ here, before anything of the host, Typer or Rich is imported.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from typing import Final
+
+INTERRUPTED: Final = 130
+"""`ExitCode.INTERRUPTED`, which may be what could not be imported any more."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,9 +29,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         from manybridge.worker.main import main as worker_main
 
         return worker_main(arguments[1:])
-    from manybridge.cli.app import run
+    _fill_missing_streams()
+    try:
+        from manybridge.cli.app import run
 
-    return run(arguments)
+        return run(arguments)
+    except KeyboardInterrupt:  # while we were still being imported, or a second one while everything was being closed
+        sys.stderr.write("interrupted\n")
+        return INTERRUPTED
+
+
+def _fill_missing_streams() -> None:
+    """Open the null device in place of standard streams that whoever started us has closed.
+
+    Their numbers would go to what is opened next, the event loop for example, which then is somebody's output.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: PTH123, SIM115  # ours until the process ends
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
 
 
 if __name__ == "__main__":

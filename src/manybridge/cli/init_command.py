@@ -61,8 +61,7 @@ def init(
     with reported(as_json=as_json):
         new = [_drop_in(dspex)] if dspex is not None else _project(directory, framework or [])
         _refuse_to_overwrite(new, force=force)
-        for each in new:
-            _write(each)
+        _write_all(new)
     if as_json:
         print_json_line({"written": [str(each.path) for each in new]})
         return
@@ -91,16 +90,37 @@ def _drop_in(application: Path) -> NewFile:
 
 
 def _refuse_to_overwrite(new: list[NewFile], *, force: bool) -> None:
-    existing = [str(each.path) for each in new if each.path.exists() and each.path.read_text("utf-8") != each.text]
+    existing = [str(each.path) for each in new if _is_other(each)]
     if existing and not force:
         text = f"{', '.join(existing)} exists already; nothing was written. Replace with --force"
         raise ConfigError(text, details={"existing": existing})
 
 
+def _is_other(new: NewFile) -> bool:
+    """Whether something is in a file's place that is not what would be written. Bytes: theirs need not be UTF-8."""
+    try:
+        return new.path.exists() and new.path.read_bytes() != new.text.encode()
+    except OSError:  # a folder, or a file that is not ours to read
+        return True
+
+
+def _write_all(new: list[NewFile]) -> None:
+    path = Path()
+    try:
+        for each in new:
+            path = each.path.parent
+            path.mkdir(parents=True, exist_ok=True)
+        for each in new:
+            path = each.path
+            _write(each)
+    except OSError as error:
+        reason = "it is no folder" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
+        raise ConfigError(f"{path} can't be written: {reason}", details={"path": str(path)}) from error
+
+
 def _write(new: NewFile) -> None:
-    new.path.parent.mkdir(parents=True, exist_ok=True)
     backup = new.path.with_name(new.path.name + BACKUP_SUFFIX)
-    if new.keep_old and new.path.exists() and not backup.exists() and new.path.read_text("utf-8") != new.text:
+    if new.keep_old and not backup.exists() and _is_other(new):
         new.path.rename(backup)
     new.path.write_text(new.text, encoding="utf-8")
 

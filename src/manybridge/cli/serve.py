@@ -24,6 +24,8 @@ def serve(
     """
     if not stdio:
         raise typer.BadParameter("say which gateway: --stdio", param_hint="serve")
+    if sys.__stdin__ is None or sys.__stdout__ is None:
+        raise typer.BadParameter("standard input or output is closed, and both are spoken on", param_hint="--stdio")
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with reported(as_json=as_json):
         from manybridge.gateway.stdio import serve_stdio

@@ -131,13 +131,15 @@ class StdioGateway:
         return transport
 
     async def _open_input(self) -> list[asyncio.BaseTransport]:
-        stream = os.fdopen(self._descriptors.input, "rb", buffering=0)
-        try:
+        fd = self._descriptors.input
+        stream = os.fdopen(fd, "rb", buffering=0)
+        if stat.S_ISFIFO(os.fstat(fd).st_mode) or os.isatty(fd):
             transport, _ = await self._loop.connect_read_pipe(lambda: _Input(self), stream)
-        except (ValueError, PermissionError):  # a regular file: asyncio can't wait for one, and need not
-            threading.Thread(target=self._read_file, args=(stream,), name="stdio-input", daemon=True).start()
-            return []
-        return [transport]
+            return [transport]
+        # A file or a device such as /dev/null, which service managers give: epoll takes neither, and asyncio learns
+        # of that only in a callback.
+        threading.Thread(target=self._read_file, args=(stream,), name="stdio-input", daemon=True).start()
+        return []
 
     def _read_file(self, stream: Any) -> None:
         with stream:
