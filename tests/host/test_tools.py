@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from functools import partial
 from typing import Any, Literal
 
 import pytest
 
+from manybridge import MLBridge
 from manybridge.errors import CallError
-from manybridge.host.tools import schema_of
+from manybridge.host.sessions import current_session
+from manybridge.host.tool_threads import ToolThreads
+from manybridge.host.tools import ToolRegistry, schema_of
 from tests.host.conftest import HostMaker
-from tests.support import MS
+from tests.support import DEFAULT_TIMEOUT, MS, PATIENT
 
 
 def add(a: int, b: int = 1) -> int:
@@ -60,6 +65,118 @@ async def test_a_tool_that_fails_fails_the_handlers_call_of_it(mock_host: HostMa
     ml.register_tool("broken", broken)
     with pytest.raises(CallError, match="no such customer"):
         await ml.call("mock", "call_host", {"tool": "broken", "args": {}})
+
+
+class MuteError(Exception):
+    """An error whose text can't be had."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+ODD = [StopIteration, SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError, MuteError]
+"""Each would end the host's loop, be lost in a future, or be taken for the end of the host's own task."""
+
+
+@pytest.mark.parametrize("kind", ODD)
+async def test_whatever_a_tool_raises_the_handler_hears_of_it(mock_host: HostMaker, kind: type[BaseException]) -> None:
+    """And the host goes on: `next()` of nothing in a tool, or its `sys.exit()`, are the tool's affair."""
+    ml = await mock_host()
+
+    def odd() -> None:
+        raise kind
+
+    ml.register_tool("odd", odd)
+    ml.register_tool("add", add)
+    with pytest.raises(CallError, match=f"tool odd failed: {kind.__name__}") as caught:
+        await ml.call("mock", "call_host", {"tool": "odd", "args": {}})
+    assert caught.value.code == "handler_error"
+    assert (await ml.call("mock", "call_host", {"tool": "add", "args": {"a": 1}}))["result"] == 2
+
+
+@pytest.mark.parametrize("kind", [SystemExit, asyncio.CancelledError])
+async def test_whatever_a_coroutine_raises_the_handler_hears_of_it(
+    mock_host: HostMaker, kind: type[BaseException]
+) -> None:
+    """Nobody cancelled the host's task, so a `CancelledError` is the tool's own."""
+    ml = await mock_host()
+
+    async def odd() -> None:
+        raise kind
+
+    ml.register_tool("odd", odd)
+    with pytest.raises(CallError, match=f"tool odd failed: {kind.__name__}") as caught:
+        await ml.call("mock", "call_host", {"tool": "odd", "args": {}})
+    assert caught.value.code == "handler_error"
+
+
+async def test_a_result_that_cannot_be_sent_is_the_tools_failure(mock_host: HostMaker) -> None:
+    """Not a wrong argument of anybody's: the error names the tool."""
+    ml = await mock_host()
+    ml.register_tool("thing", object)
+
+    with pytest.raises(CallError, match=r"tool thing returned what can't be sent: .*object") as caught:
+        await ml.call("mock", "call_host", {"tool": "thing", "args": {}})
+    assert (caught.value.code, caught.value.type) == ("handler_error", "WrongResult")
+
+
+async def test_tools_that_hang_take_nothing_from_the_others() -> None:
+    """More of them than the loop's own executor has threads on any machine."""
+    gate = threading.Event()
+    tools = ToolRegistry()
+    tools.register("hang", gate.wait, "", {})
+    tools.register("add", add, None, None)
+    try:
+        hanging = [asyncio.ensure_future(tools.run("hang", {}, None)) for _ in range(40)]
+        assert await tools.run("add", {"a": 1}, None) == 2
+    finally:
+        gate.set()
+    assert await asyncio.gather(*hanging) == [True] * 40
+
+
+def test_a_host_does_not_wait_for_a_tool_that_hangs() -> None:
+    """Nothing can stop a thread, so waiting for it could last for ever."""
+    gate, hangs = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        hangs.set()
+        gate.wait()
+
+    try:
+        with MLBridge.from_config({"bridges": {"mock": PATIENT}}) as ml:
+            ml.register_tool("hang", hang)
+            job = ml.submit("mock", "mock:call_host", {"tool": "hang", "args": {}})
+            assert hangs.wait(DEFAULT_TIMEOUT)
+            job.cancel()
+        assert not gate.is_set()
+    finally:
+        gate.set()
+
+
+async def test_there_is_an_end_to_the_threads_of_tools() -> None:
+    """A tool that hangs at every call would fill the memory."""
+    gate = threading.Event()
+    threads = ToolThreads(max_threads=1)
+    hanging = asyncio.ensure_future(threads.run(gate.wait))
+    await asyncio.sleep(0)
+    try:
+        with pytest.raises(CallError, match="1 calls of tools run at the same time") as caught:
+            await threads.run(gate.wait)
+        assert caught.value.code == "overloaded"
+    finally:
+        gate.set()
+    await hanging
+
+    assert await threads.run(partial(add, 1)) == 2
+
+
+async def test_a_tool_on_a_thread_knows_its_session(mock_host: HostMaker) -> None:
+    """As a coroutine does: what it asks the host for belongs to the call that it works for."""
+    ml = await mock_host()
+    ml.register_tool("session", current_session.get)
+
+    answer = await ml.call("mock", "call_host", {"tool": "session", "args": {}}, session="s")
+    assert answer["result"] == "s"
 
 
 async def test_a_tool_that_is_too_slow_ends_with_the_handlers_timeout(mock_host: HostMaker) -> None:

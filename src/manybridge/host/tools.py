@@ -14,6 +14,7 @@ from manybridge.errors import CallError, ManybridgeError
 from manybridge.host.arguments import checked_args, checked_function, checked_name, checked_text
 from manybridge.host.calls import Call
 from manybridge.host.sessions import current_session
+from manybridge.host.tool_threads import ToolThreads
 from manybridge.host.worker import WorkerHandle
 from manybridge.protocol.errors import ErrorCode, LocalProtocolError
 
@@ -39,6 +40,7 @@ class ToolRegistry:
     def __init__(self) -> None:
         self.tools: dict[str, Tool] = {}
         """Changed by `register` and `unregister` only."""
+        self._threads = ToolThreads()
 
     def register(
         self, name: str, function: Callable[..., Any], description: str | None, parameters: dict[str, Any] | None
@@ -74,23 +76,63 @@ class ToolRegistry:
         """Run a tool: a coroutine function on this loop, any other function on a thread.
 
         Raises:
-            CallError: `unknown_tool`.
+            CallError: `unknown_tool`, or `overloaded` (hundreds of tools run on threads already).
             TimeoutError: it took longer than `timeout` seconds. A thread can't be stopped; its result is dropped.
-            Exception: whatever the tool raises.
+            Exception: whatever the tool raises; `ToolEndedError` for what would end this loop or be lost on its way.
         """
         tool = self.tools.get(name)
         if tool is None:
             raise self._unknown(name)
         async with asyncio.timeout(timeout):
-            if inspect.iscoroutinefunction(tool.function):
-                return await tool.function(**args)
-            result = await asyncio.to_thread(partial(tool.function, **args))
-            return await result if inspect.isawaitable(result) else result
+            return await _result_of(tool.function, args, self._threads)
 
     def _unknown(self, name: str) -> CallError:
         known = ", ".join(sorted(self.tools)) or "none"
         text = f'no tool is registered as "{name}"; known: {known}'
         return CallError(text, code=ErrorCode.UNKNOWN_TOOL, details={"tool": name, "known": sorted(self.tools)})
+
+
+class ToolEndedError(Exception):
+    """A tool raised what may not travel through an event loop; `kind` is the name of that.
+
+    `SystemExit` and `KeyboardInterrupt` would end the loop, and the host with it. `StopIteration`, which `next()` of
+    something empty raises, can't be put into a future. `CancelledError` and `GeneratorExit` would look like the end of
+    our own task, and the handler would never hear of it.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(*error.args)
+        self.kind = type(error).__name__
+
+
+async def _result_of(function: Callable[..., Any], args: dict[str, Any], threads: ToolThreads) -> Any:
+    """Run a tool's function. Raises what it raises, or `ToolEndedError` in its place."""
+    try:
+        if inspect.iscoroutinefunction(function):
+            return await function(**args)
+        result, error = await threads.run(partial(_outcome, function, args))
+        if error is not None:
+            raise error
+        return await result if inspect.isawaitable(result) else result
+    except SystemExit as error:
+        raise ToolEndedError(error) from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise ToolEndedError(error) from error  # nobody cancelled us
+
+
+def _outcome(function: Callable[..., Any], args: dict[str, Any]) -> tuple[Any, Exception | None]:
+    """Run a function on this thread; return its result, or what it raised in a form that a task can raise."""
+    try:
+        return function(**args), None
+    except StopIteration as error:
+        return None, ToolEndedError(error)
+    except Exception as error:  # noqa: BLE001  # a border, as below
+        return None, error
+    except BaseException as error:  # noqa: BLE001  # a border: the thread is ours, and the tool has ended
+        return None, ToolEndedError(error)
 
 
 async def run_tool(worker: WorkerHandle, call: Call, request: dict[str, Any]) -> None:
@@ -109,16 +151,32 @@ async def run_tool(worker: WorkerHandle, call: Call, request: dict[str, Any]) ->
     try:
         worker.post("common:call_result", answer)
     except LocalProtocolError as error:
-        worker.post("common:call_result", {"call_id": call_id, "error": _failure(name, error)})
+        worker.post("common:call_result", {"call_id": call_id, "error": _unsendable(name, error)})
 
 
 def _failure(name: str, error: BaseException) -> dict[str, Any]:
     if isinstance(error, (ManybridgeError, LocalProtocolError)):
         return {"code": str(error.code), "message": error.message, "details": error.details}
-    kind = type(error).__name__
+    kind = error.kind if isinstance(error, ToolEndedError) else type(error).__name__
     if isinstance(error, TimeoutError):
         return {"code": ErrorCode.TIMEOUT.value, "message": f"tool {name} did not answer in time", "type": kind}
-    return {"code": ErrorCode.HANDLER_ERROR.value, "message": f"tool {name} failed: {kind}: {error}", "type": kind}
+    message = f"tool {name} failed: " + ": ".join(each for each in (kind, _text(error)) if each)
+    return {"code": ErrorCode.HANDLER_ERROR.value, "message": message, "type": kind}
+
+
+def _unsendable(name: str, error: LocalProtocolError) -> dict[str, Any]:
+    if error.code is not ErrorCode.INVALID_ARGUMENT:  # too large, which its code says
+        return _failure(name, error)
+    said = error.message.removeprefix("common:call_result: ")
+    message = f"tool {name} returned what can't be sent: {said}"
+    return {"code": ErrorCode.HANDLER_ERROR.value, "message": message, "type": "WrongResult"}
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as failure:  # noqa: BLE001  # a border: __str__ is the tool's code
+        return f"(its text can't be had: {type(failure).__name__})"
 
 
 _JSON_TYPES: Final[dict[Any, dict[str, Any]]] = {
