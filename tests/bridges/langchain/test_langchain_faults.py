@@ -186,6 +186,17 @@ def test_a_tool_that_hangs_has_a_deadline(lc: Stage, errors: str) -> None:
             assert reply["error_info"]["code"] == "timeout"
 
 
+def test_functions_that_hang_take_nothing_from_the_others(lc: Stage) -> None:
+    """More of them than the loop's own executor has threads: clients of providers and of tools need those too."""
+    stuck = [{"tool": {"function": "crew.tools:stuck", "timeout": 0.1}}]
+    args = {"inputs": [{"number": number} for number in range(40)], "chain": stuck, "max_concurrency": 40}
+    results = lc.worker.ask("langchain:batch", args)["result"]["results"]
+    assert {each["error"]["code"] for each in results} == {"timeout"}
+
+    args = {"inputs": {"number": 21}, "chain": [{"tool": "crew.tools:double"}]}
+    assert lc.worker.ask("langchain:execute_chain", args)["result"]["output"] == 42
+
+
 def test_a_tool_that_is_not_there_ends_the_call(lc: Stage) -> None:
     """Whatever the agent says: it would go on without it, and pay."""
     id = lc.make("agent", tools=[WEATHER])
@@ -198,7 +209,12 @@ def test_a_tool_that_is_not_there_ends_the_call(lc: Stage) -> None:
 
 @pytest.mark.parametrize(
     ("function", "said"),
-    [("broken", "RuntimeError: no luck with 21"), ("odd", "returned a set that JSON can't carry")],
+    [
+        ("broken", "RuntimeError: no luck with 21"),
+        ("odd", "returned a set that JSON can't carry"),
+        ("stops", "StopIteration"),  # an event loop can't pass it on, so it was waited for until the deadline
+        ("leaves", "SystemExit: bad number 21"),
+    ],
 )
 def test_a_function_that_raises_or_returns_the_wrong_type(lc: Stage, function: str, said: str) -> None:
     """Told to the model, or to the caller."""
@@ -247,6 +263,8 @@ def test_over_long_input_has_the_providers_code(lc: Stage) -> None:
         ({"tools": [WEATHER, WEATHER]}, "invalid_argument"),
         ({"tools": [{"name": "x", "parameters": {"type": "x"}}]}, "invalid_argument"),
         ({"model": "opnai:x"}, "invalid_argument"),
+        ({"model": ""}, "invalid_argument"),
+        ({"model": "openai: "}, "invalid_argument"),
         ({"model": "anthropic:x"}, "missing_package"),
         ({"model": {"model": "openai:x", "heat": 1}}, "invalid_argument"),
         ({"memory": "redis"}, "invalid_argument"),

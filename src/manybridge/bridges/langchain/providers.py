@@ -43,8 +43,10 @@ def check_provider(model: str) -> None:
         BridgeError: `invalid_argument`.
     """
     provider, colon, name = model.partition(":")
+    if not model.strip():
+        raise invalid("model", "expected 'provider:model', such as 'openai:gpt-4o-mini', found an empty text")
     known = known_providers()
-    if colon and not name:
+    if colon and not name.strip():
         raise invalid("model", f"expected 'provider:model', found {model!r} with no model behind the colon")
     if not known or not colon or provider.replace("-", "_").lower() in known:
         return

@@ -13,13 +13,14 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from math import inf
 from typing import Any, Final, Literal, TypeAlias
 
 from manybridge.bridge import BridgeError, Context
 from manybridge.bridges.common.problems import expected, invalid, nothing_odd, only_keys
 from manybridge.bridges.common.references import References
+from manybridge.bridges.common.threads import FunctionEndedError, call_function
 from manybridge.bridges.langchain.calls import current_call
 from manybridge.bridges.langchain.messages import check_result
 from manybridge.bridges.langchain.schemas import check_object_schema, check_schema, problems_of, with_defaults
@@ -222,21 +223,17 @@ async def _call_function(spec: ToolSpec, given: Mapping[str, Any]) -> Any:
     assert spec.function is not None
     try:
         async with asyncio.timeout(spec.timeout):
-            if inspect.iscoroutinefunction(spec.function):
-                return await spec.function(**given)
             # A plain function can't be stopped: past its time its result is dropped, and its thread ends when it does.
-            result = await asyncio.to_thread(partial(spec.function, **given))
-            return await result if inspect.isawaitable(result) else result
+            return await call_function(spec.function, dict(given))
     except TimeoutError as error:
         text = f"tool {spec.name!r} did not answer within {spec.timeout:g} s" if spec.timeout else f"tool: {error}"
         raise BridgeError(ErrorCode.TIMEOUT, text, details={"tool": spec.name}) from error
     except BridgeError:
         raise
     except Exception as error:
-        text = f"tool {spec.name!r} failed: {type(error).__name__}: {error}"
-        raise BridgeError(
-            ErrorCode.HANDLER_ERROR, text, details={"tool": spec.name}, type=type(error).__name__
-        ) from error
+        kind = error.kind if isinstance(error, FunctionEndedError) else type(error).__name__
+        text = f"tool {spec.name!r} failed: {kind}: {error}"
+        raise BridgeError(ErrorCode.HANDLER_ERROR, text, details={"tool": spec.name}, type=kind) from error
 
 
 def as_text(result: Any) -> str:

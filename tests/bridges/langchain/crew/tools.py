@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import sys
+import threading
 from typing import Any
 
 
@@ -30,6 +32,22 @@ def broken(number: int) -> int:
 def odd(number: int) -> Any:
     """Return what JSON can't carry."""
     return {number}
+
+
+def stops(number: int) -> int:
+    """Take the first of nothing."""
+    return next(each for each in (number,) if each < 0)
+
+
+def leaves(number: int) -> int:
+    """End the program, as a script does that was made a tool."""
+    sys.exit(f"bad number {number}")
+
+
+def stuck(number: int) -> int:
+    """Hang for ever, where nothing can stop it."""
+    threading.Event().wait()
+    return number
 
 
 async def hang(text: str) -> str:
