@@ -77,6 +77,27 @@ def test_closed_streams_are_no_harm_to_a_call(closed: str, tmp_path: Path) -> No
     assert ("hi" in ended.stdout) == (closed != "1>&-")
 
 
+@pytest.mark.parametrize("command", [["worker", "mock"], ["serve", "--stdio"]])
+def test_a_person_who_starts_what_speaks_frames_is_told(command: list[str], tmp_path: Path) -> None:
+    """On a terminal nothing would happen for ever. Whoever starts it with a pipe reads no such line."""
+    keyboard, terminal = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "manybridge.cli.entry", *command],
+        stdin=terminal,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env={**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")},
+    )
+    os.close(terminal)
+    assert process.stderr is not None
+    said = process.stderr.readline().decode()
+    os.close(keyboard)  # hangs up
+    process.communicate()
+
+    assert "frames are expected on this terminal; to type a call: manybridge call" in said
+
+
 def test_an_output_that_can_not_be_written_is_told_in_a_sentence(tmp_path: Path) -> None:
     """A full disk below a redirection, however late it shows: not two tracebacks, and no success."""
     ended = in_shell("-m manybridge.cli.entry config show >/dev/full", tmp_path)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from manybridge.cli.templates import FRAMEWORK_TABLES
-from manybridge.host.config import load_config
+from manybridge.host.config import bundled_bridges, load_config
 from tests.cli.support import CommandLine
 
 
@@ -20,7 +20,7 @@ def test_what_it_writes_is_a_configuration_with_a_bridge(manybridge: CommandLine
     config = load_config("new/project/manybridge.toml")
     assert ended.code == 0
     assert config.default == "words"
-    assert set(config.bridges) == {"words", *FRAMEWORK_TABLES}
+    assert set(config.bridges) == {"words", *FRAMEWORK_TABLES} == {"words", *bundled_bridges()}
     assert "manybridge call words words:count" in ended.out
 
 

@@ -31,7 +31,10 @@ class ExitCode(IntEnum):
 
 MEANINGS: Final[dict[ExitCode, str]] = {
     ExitCode.OK: "It worked.",
-    ExitCode.FAILURE: "The bridge's code raised an error, a check of `doctor` failed, or manybridge has a bug.",
+    ExitCode.FAILURE: (
+        "The bridge's code raised an error, a check of `doctor` failed, the output could not be written, or manybridge "
+        "has a bug."
+    ),
     ExitCode.USAGE: "The command line itself is wrong: unknown command or option, missing argument.",
     ExitCode.CONFIG: "The configuration, a needed package or a needed environment variable.",
     ExitCode.NOT_FOUND: "No such bridge, command, resource, resource type, session, job or tool.",

@@ -10,6 +10,7 @@ import typer
 
 from manybridge.cli.context import ConfigOption, JsonOption, reported, run_async
 from manybridge.cli.exit_codes import ExitCode
+from manybridge.cli.output import print_note
 from manybridge.host.config import load_config
 
 
@@ -26,6 +27,8 @@ def serve(
         raise typer.BadParameter("say which gateway: --stdio", param_hint="serve")
     if sys.__stdin__ is None or sys.__stdout__ is None:
         raise typer.BadParameter("standard input or output is closed, and both are spoken on", param_hint="--stdio")
+    if sys.__stdin__.isatty():
+        print_note("serve: frames are expected on this terminal; to type a call: manybridge call. Ctrl-C ends this")
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with reported(as_json=as_json):
         from manybridge.gateway.stdio import serve_stdio

@@ -33,13 +33,26 @@ FRAMEWORK_TABLES: Final[dict[str, str]] = {
 options = { allow = ["math", "statistics"] }
 """,
     "dspy": """
-# DSPy in an environment of its own:
-#   uv venv .envs/dspy && uv pip install --python .envs/dspy 'dspy>=3'
+# DSPy in an environment of its own. Build that first:  manybridge env lock dspy && manybridge env sync dspy
 [bridges.dspy]
-python = ".envs/dspy/bin/python"
 required_packages = ["dspy>=3"]
 # required_env = ["GEMINI_API_KEY"]            # checked at start, passed to this bridge and to no other
 # options = { model = "gemini/gemini-2.5-flash" }
+eager = false                                  # start with the first call
+""",
+    "langchain": """
+# LangChain in an environment of its own. Build that first:
+#   manybridge env lock langchain && manybridge env sync langchain
+[bridges.langchain]
+required_packages = ["langchain>=1.4", "langchain-openai>=1.7"]
+# required_env = ["OPENAI_API_KEY"]            # checked at start, passed to this bridge and to no other
+eager = false                                  # start with the first call
+""",
+    "transformers": """
+# Models of your own machine, in an environment of its own. Build that first (it downloads PyTorch):
+#   manybridge env lock transformers && manybridge env sync transformers
+[bridges.transformers]
+required_packages = ["transformers>=5", "torch>=2"]
 eager = false                                  # start with the first call
 """,
 }

@@ -29,6 +29,8 @@ def main(argv: list[str]) -> int:
         from manybridge.worker.zygote import serve_zygote
 
         return serve_zygote(arguments, parent)
+    if os.isatty(0):
+        _say("frames are expected on this terminal; to type a call: manybridge call BRIDGE COMMAND. Ctrl-C ends this")
     try:
         descriptors = take_stdio()
     except OSError as error:
@@ -40,6 +42,10 @@ def main(argv: list[str]) -> int:
 
 
 def _refuse(reason: str) -> int:
-    if sys.stderr is not None:
-        sys.stderr.write(f"manybridge worker: error: {reason}\n")
+    _say(f"error: {reason}")
     return 2
+
+
+def _say(text: str) -> None:
+    if sys.stderr is not None:
+        sys.stderr.write(f"manybridge worker: {text}\n")
