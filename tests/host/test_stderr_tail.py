@@ -41,6 +41,19 @@ def test_a_line_without_an_end_is_bounded_too() -> None:
     assert len(tail.lines()[0]) <= LINE_BYTES
 
 
+def test_a_long_line_keeps_its_beginning_and_its_end() -> None:
+    """However it came: a progress bar is one line, and a crash is told at its end."""
+    tail = StderrTail()
+    tail.feed(b"begin")
+    for _ in range(1000):
+        tail.feed(b"\r 50% |#####     |")
+    tail.feed(b"Fatal Python error: Aborted\nnext\n")
+
+    line, following = tail.lines()
+    assert (line[:5], len(line) <= LINE_BYTES, following) == ("begin", True, "next")
+    assert line.endswith("|Fatal Python error: Aborted")
+
+
 def test_each_complete_line_is_told() -> None:
     """For the host's log."""
     told: list[str] = []

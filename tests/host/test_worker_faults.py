@@ -67,6 +67,15 @@ async def test_the_last_words_of_a_worker_are_in_its_error(fake_pool: PoolMaker)
     assert caught.value.details["stderr_tail"] == ["Traceback:", "  File x", "ValueError: wrong shape"]
 
 
+async def test_a_crash_behind_a_progress_bar_is_told_by_its_name(fake_pool: PoolMaker) -> None:
+    """A bar has not ended its line when the interpreter writes behind it; the end of its report says nothing."""
+    fake = fake_pool()
+    text = "\r 10%|#  |" * 2000 + "Fatal Python error: Aborted\n\nExtension modules: a, b (total: 2)\n"
+
+    with pytest.raises(WorkerCrashedError, match="its last words: Fatal Python error: Aborted$"):
+        await fake.call("say", {"text": text})
+
+
 async def test_a_flood_on_standard_error_neither_blocks_the_worker_nor_fills_the_error(fake_pool: PoolMaker) -> None:
     """A megabyte is drained; fifty lines are kept."""
     fake = fake_pool()

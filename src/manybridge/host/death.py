@@ -45,7 +45,7 @@ def _cause(worker: WorkerHandle, status: ExitStatus) -> str:
 
 def _last_line(lines: list[str]) -> str:
     # The cause stands before the stacks that a fatal signal leaves, and their end says nothing.
-    fatal = next((line for line in lines if line.startswith(FATAL_MARK)), None)
-    if fatal is not None:
-        return fatal.strip()[:LONGEST_QUOTE]
+    fatal = next((line for line in lines if FATAL_MARK in line), None)
+    if fatal is not None:  # behind whatever had not ended its line, a progress bar for example
+        return fatal[fatal.index(FATAL_MARK) :].strip()[:LONGEST_QUOTE]
     return next((line.strip()[:LONGEST_QUOTE] for line in reversed(lines) if line.strip()), "")

@@ -13,7 +13,11 @@ TAIL_BYTES: Final = 64 * 1024
 """Bound of the whole tail, so that a worker that writes one endless line can't fill the host's memory."""
 
 LINE_BYTES: Final = 8 * 1024
-"""A longer line is cut in the tail; what such a line says is at its beginning."""
+"""Of a longer line the tail keeps as much of its beginning, which says what it is, as of its end: a progress bar is one
+line for as long as it is drawn, and what the interpreter says of a crash is written behind it."""
+
+_CUT: Final = b" ... "
+_HALF: Final = (LINE_BYTES - len(_CUT)) // 2
 
 
 class StderrTail:
@@ -34,11 +38,11 @@ class StderrTail:
     def feed(self, data: bytes) -> None:
         """Take what was read from the stream."""
         lines = (self._partial + data).split(b"\n")
-        self._partial = lines.pop()[:LINE_BYTES]
+        self._partial = _shortened(lines.pop())
         if self._on_line is None and len(lines) > TAIL_LINES:
             del lines[:-TAIL_LINES]  # a flood costs the host no work for each of its lines
         for line in lines:
-            self._keep(line[:LINE_BYTES])
+            self._keep(_shortened(line))
             if self._on_line is not None:
                 self._on_line(line.decode("utf-8", "replace"))
 
@@ -52,3 +56,7 @@ class StderrTail:
         self._bytes += len(line)
         while len(self._lines) > TAIL_LINES or self._bytes > TAIL_BYTES:
             self._bytes -= len(self._lines.popleft())
+
+
+def _shortened(line: bytes) -> bytes:
+    return line if len(line) <= LINE_BYTES else line[:_HALF] + _CUT + line[-_HALF:]
