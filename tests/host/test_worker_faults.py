@@ -72,7 +72,7 @@ async def test_a_crash_behind_a_progress_bar_is_told_by_its_name(fake_pool: Pool
     fake = fake_pool()
     text = "\r 10%|#  |" * 2000 + "Fatal Python error: Aborted\n\nExtension modules: a, b (total: 2)\n"
 
-    with pytest.raises(WorkerCrashedError, match="its last words: Fatal Python error: Aborted$"):
+    with pytest.raises(WorkerCrashedError, match=r"its last words: Fatal Python error: Aborted$"):
         await fake.call("say", {"text": text})
 
 
