@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from manybridge import AsyncMLBridge, MLBridge
 from manybridge.adapters import AsyncTransformersAdapter, TransformersAdapter, transformers, transformers_async
 from manybridge.adapters.transformers_types import Batch, Writing, Written
-from manybridge.errors import ManybridgeError
+from manybridge.errors import InvalidArgumentError, ManybridgeError
 from tests.support import REPOSITORY, framework_python
 
 pytestmark = pytest.mark.framework
@@ -116,6 +116,26 @@ def test_a_model_embeds_classifies_fills_and_tags(adapter: TransformersAdapter) 
     assert [token for token, _ in adapter.load_model("tagger").tag("the fox")] == ["the", "fox"]
 
 
+@pytest.mark.parametrize(
+    ("name", "ask", "doing"),
+    [
+        ("gpt2", lambda model: model.embed(FOX), "embedding"),
+        ("gpt2", lambda model: model.embed([FOX]), "embedding"),
+        ("gpt2", lambda model: model.classify([FOX]), "classifying"),
+        ("gpt2", lambda model: model.fill(FOX), "filling gaps"),
+        ("gpt2", lambda model: model.tag(FOX), "tagging"),
+        ("classifier", lambda model: model.generate(FOX), "writing"),
+        ("classifier", lambda model: model.generate([FOX]), "writing"),
+    ],
+)
+def test_a_model_that_is_for_something_else_is_a_wrong_argument(
+    adapter: TransformersAdapter, name: str, ask: Callable[[Any], object], doing: str
+) -> None:
+    """Not a KeyError out of the adapter."""
+    with pytest.raises(InvalidArgumentError, match=f"this model is not for {doing}"):
+        ask(adapter.load_model(name))
+
+
 def test_a_tokenizer_encodes_decodes_and_counts(adapter: TransformersAdapter) -> None:
     """One text or many."""
     tokenizer = adapter.load_tokenizer("gpt2")
@@ -213,4 +233,6 @@ async def test_the_async_adapter_does_the_same(config: dict[str, Any]) -> None:
         assert await pipeline.run("the [MASK]", top_k=1)
         embedder = await adapter.load_model("masked", "embedding")
         assert len(await embedder.embed("a fox")) == 32
+        with pytest.raises(InvalidArgumentError, match="this model is not for tagging"):
+            await embedder.tag("a fox")
         await model.delete()

@@ -29,6 +29,7 @@ from manybridge.adapters.transformers_types import (
     Task,
     Writing,
     Written,
+    answer_of,
     prompt_inputs,
     read_batch,
     read_gaps,
@@ -183,11 +184,14 @@ class Model(Handle):
     ) -> Written | Batch[Written]:
         """Write on from a prompt."""
         result = self._execute(prompt_inputs(prompt, None, writing), timeout)
-        return Written.read(result) if isinstance(prompt, str) else read_batch(result, "results", Written.read)
+        with answer_of("writing"):
+            return Written.read(result) if isinstance(prompt, str) else read_batch(result, "results", Written.read)
 
     def chat(self, messages: Messages, *, timeout: float | None = None, **writing: Unpack[Writing]) -> Written:
         """Answer a conversation, through the model's chat template."""
-        return Written.read(self._execute(prompt_inputs(None, messages, writing), timeout))
+        result = self._execute(prompt_inputs(None, messages, writing), timeout)
+        with answer_of("writing"):
+            return Written.read(result)
 
     def stream(
         self, prompt: str | Messages, *, timeout: float | None = None, **writing: Unpack[Writing]
@@ -210,7 +214,8 @@ class Model(Handle):
     ) -> list[float] | Batch[list[float]]:
         """Turn texts into vectors, `(dimensions,) float32` in the worker."""
         result = self._about(text, timeout, truncate=truncate)
-        return vector(result["embedding"]) if isinstance(text, str) else read_batch(result, "embeddings", vector)
+        with answer_of("embedding"):
+            return vector(result["embedding"]) if isinstance(text, str) else read_batch(result, "embeddings", vector)
 
     @overload
     def classify(
@@ -230,15 +235,20 @@ class Model(Handle):
     ) -> Labels | Batch[Labels]:
         """Label texts, the likeliest label first."""
         result = self._about(text, timeout, truncate=truncate, top_k=top_k)
-        return Labels.read(result) if isinstance(text, str) else read_batch(result, "results", Labels.read)
+        with answer_of("classifying"):
+            return Labels.read(result) if isinstance(text, str) else read_batch(result, "results", Labels.read)
 
     def fill(self, text: str, *, top_k: int | None = None, timeout: float | None = None) -> list[list[Label]]:
         """Offer words for each gap of a text, the likeliest first."""
-        return read_gaps(self._about(text, timeout, top_k=top_k))
+        result = self._about(text, timeout, top_k=top_k)
+        with answer_of("filling gaps"):
+            return read_gaps(result)
 
     def tag(self, text: str, *, truncate: bool = False, timeout: float | None = None) -> list[tuple[str, Label]]:
         """Label each token of a text."""
-        return read_tags(self._about(text, timeout, truncate=truncate))
+        result = self._about(text, timeout, truncate=truncate)
+        with answer_of("tagging"):
+            return read_tags(result)
 
     def _about(self, text: str | list[str], timeout: float | None, **settings: Any) -> Any:
         return self._execute(given(text=text, **settings), timeout)

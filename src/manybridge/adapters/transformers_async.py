@@ -17,6 +17,7 @@ from manybridge.adapters.transformers_types import (
     Task,
     Writing,
     Written,
+    answer_of,
     prompt_inputs,
     read_batch,
     read_gaps,
@@ -171,11 +172,14 @@ class AsyncModel(AsyncHandle):
     ) -> Written | Batch[Written]:
         """Write on from a prompt."""
         result = await self._execute(prompt_inputs(prompt, None, writing), timeout)
-        return Written.read(result) if isinstance(prompt, str) else read_batch(result, "results", Written.read)
+        with answer_of("writing"):
+            return Written.read(result) if isinstance(prompt, str) else read_batch(result, "results", Written.read)
 
     async def chat(self, messages: Messages, *, timeout: float | None = None, **writing: Unpack[Writing]) -> Written:
         """Answer a conversation, through the model's chat template."""
-        return Written.read(await self._execute(prompt_inputs(None, messages, writing), timeout))
+        result = await self._execute(prompt_inputs(None, messages, writing), timeout)
+        with answer_of("writing"):
+            return Written.read(result)
 
     def stream(
         self, prompt: str | Messages, *, timeout: float | None = None, **writing: Unpack[Writing]
@@ -200,7 +204,8 @@ class AsyncModel(AsyncHandle):
     ) -> list[float] | Batch[list[float]]:
         """Turn texts into vectors, `(dimensions,) float32` in the worker."""
         result = await self._about(text, timeout, truncate=truncate)
-        return vector(result["embedding"]) if isinstance(text, str) else read_batch(result, "embeddings", vector)
+        with answer_of("embedding"):
+            return vector(result["embedding"]) if isinstance(text, str) else read_batch(result, "embeddings", vector)
 
     @overload
     async def classify(
@@ -220,15 +225,20 @@ class AsyncModel(AsyncHandle):
     ) -> Labels | Batch[Labels]:
         """Label texts, the likeliest label first."""
         result = await self._about(text, timeout, truncate=truncate, top_k=top_k)
-        return Labels.read(result) if isinstance(text, str) else read_batch(result, "results", Labels.read)
+        with answer_of("classifying"):
+            return Labels.read(result) if isinstance(text, str) else read_batch(result, "results", Labels.read)
 
     async def fill(self, text: str, *, top_k: int | None = None, timeout: float | None = None) -> list[list[Label]]:
         """Offer words for each gap of a text, the likeliest first."""
-        return read_gaps(await self._about(text, timeout, top_k=top_k))
+        result = await self._about(text, timeout, top_k=top_k)
+        with answer_of("filling gaps"):
+            return read_gaps(result)
 
     async def tag(self, text: str, *, truncate: bool = False, timeout: float | None = None) -> list[tuple[str, Label]]:
         """Label each token of a text."""
-        return read_tags(await self._about(text, timeout, truncate=truncate))
+        result = await self._about(text, timeout, truncate=truncate)
+        with answer_of("tagging"):
+            return read_tags(result)
 
     async def _about(self, text: str | list[str], timeout: float | None, **settings: Any) -> Any:
         return await self._execute(given(text=text, **settings), timeout)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar
 
 from manybridge.adapters.handles import given
+from manybridge.errors import InvalidArgumentError
 
 T = TypeVar("T")
 
@@ -109,6 +111,23 @@ class Batch(Generic[T]):
     def good(self) -> list[T]:
         """The results that there are."""
         return [result for result in self.results if result is not None]
+
+
+@contextmanager
+def answer_of(doing: str) -> Iterator[None]:
+    """Read the answer of a model that should be `doing` something, such as "embedding".
+
+    Raises:
+        InvalidArgumentError: the answer is another one: the model is for something else.
+    """
+    try:
+        yield
+    except (KeyError, TypeError) as error:
+        text = (
+            f"this model is not for {doing}: it answered something else. `model_info` tells what a model is for; "
+            "load another one, or the same one with the `task` that you mean"
+        )
+        raise InvalidArgumentError(text, details={"asked_for": doing}) from error
 
 
 def read_batch(result: Mapping[str, Any], key: str, read: Callable[[Any], T]) -> Batch[T]:
