@@ -194,7 +194,7 @@ def test_version_1_commands_reach_the_default_bridge_and_are_counted() -> None:
         assert worker.result("add", {"a": 2}) == {"value": 3}
         assert worker.result("h:add", {"a": 2}) == 3
         assert worker.result("ping")["status"] == "ok"
-        assert worker.result("common:get_stats")["deprecated_calls"] == 1
+        assert worker.result("common:get_stats")["deprecated_calls"] == 2
 
 
 def test_the_registered_name_is_a_namespace_too() -> None:

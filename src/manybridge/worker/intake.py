@@ -93,6 +93,8 @@ class Intake:
         if handler is None:
             return False
         call.claim(RUNNING)
+        if ":" not in call.request.command:
+            self._answers.counters.deprecated += 1
         try:
             result = handler(call.request)
         except Exception as error:  # noqa: BLE001  # a border: the reader must survive whatever a control command meets
