@@ -217,3 +217,20 @@ async def test_a_reload_begins_anew_with_a_bridge_that_had_failed(tmp_path: Path
 
     await ml.reload_bridge("f")
     assert (await ml.health())["bridges"]["f"]["state"] == "ready"
+
+
+async def test_a_bridge_that_is_removed_while_it_rolls_complains_of_nothing(
+    mock_host: HostMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The replacement that was starting is ended by us; no worker goes on for want of it."""
+    ml = await mock_host()
+    await ml.wait_ready("mock")
+    pool = ml.pool("mock")
+    await ml.update_bridge("mock", options={"setup_delay_ms": 600_000})
+    await aeventually(lambda: pool.supervisor.starting == 1)
+
+    await ml.unregister_bridge("mock")
+    await aeventually(lambda: pool.supervisor.starting == 0)
+    await ml.close(0.0)
+
+    assert caplog.text == ""

@@ -352,6 +352,8 @@ class Supervisor:
         try:
             replacement = await self._new_worker()
         except ManybridgeError as error:
+            if self._closing:
+                return error  # we ended it ourselves, and the worker does not go on either
             _log.warning("worker %s goes on, because its replacement did not start: %s", worker.id, error)
             self._pool.stats.start_failed(error)
             return error
