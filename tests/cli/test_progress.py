@@ -55,6 +55,34 @@ def test_a_total_that_is_not_known_is_left_out() -> None:
     assert shown([progress(7, None)]) == "7 training\n"
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("message", ["reading [/srv/data]", "[red]hot", "[1/2] first half"])
+def test_brackets_in_a_message_are_text(message: str, terminal: bool) -> None:
+    """To Rich they would be markup, and a tag that closes nothing an error in the middle of the call."""
+    event = Event("progress", {"current": 1, "total": 3, "message": message})
+
+    assert message in shown([event], terminal=terminal)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("count", ["a", None, True, float("nan"), float("inf"), 10**400, [1]])
+def test_what_is_no_count_is_left_out(count: Any, terminal: bool) -> None:
+    """A handler's mistake is not the end of the call that it reports on."""
+    events = [Event("progress", {"current": current, "total": count, "message": "at work"}) for current in (count, 1)]
+
+    assert "at work" in shown(events, terminal=terminal)
+
+
+def test_control_characters_do_not_reach_the_terminal() -> None:
+    """A worker could clear the screen, or write over what stands there."""
+    events = [
+        Event("progress", {"current": 3, "total": 3, "message": "a\nb\x1b[2J\x9b2J\r"}),
+        Event("log", {"level": "info", "message": "one\ntwo\x1b[2J"}),
+    ]
+
+    assert shown(events) == "3/3 a b[2J2J\n[info] one\ntwo[2J\n"
+
+
 def test_logs_are_notes() -> None:
     """Brackets in a message are text, not markup."""
     assert shown([Event("log", {"level": "warning", "message": "[red]hot"})]) == "[warning] [red]hot\n"

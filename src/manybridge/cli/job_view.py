@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from manybridge.cli.output import stdout_console
-from manybridge.cli.progress import SECONDS_BETWEEN_LINES, CallView
+from manybridge.cli.progress import SECONDS_BETWEEN_LINES, CallView, count_of, plain
 from manybridge.host.jobs import AsyncJob
 from manybridge.host.progress import JobProgress
 
@@ -28,7 +28,8 @@ class JobView(CallView):
 
     def _move_bar(self, current: Any, total: Any, message: str) -> None:
         if self._bar is None or self._task is None:
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+            said = TextColumn("{task.description}", markup=False)
+            columns = (SpinnerColumn(), said, BarColumn(), MofNCompleteColumn())
             pace = TextColumn("{task.fields[pace]}")
             self._bar = Progress(*columns, pace, console=self._console, transient=True)
             self._task = self._bar.add_task(message, total=total, pace="")
@@ -60,8 +61,11 @@ def print_jobs(jobs: Sequence[dict[str, Any]]) -> None:
 
 
 def steps_text(current: Any, total: Any) -> str:
-    """Return `3/10`, or `3` where the total is not known."""
-    return f"{_number(current)}/{_number(total)}" if total is not None else _number(current)
+    """Return `3/10`, or `3` where the total is not known; nothing where not even that is."""
+    done, of = count_of(current), count_of(total)
+    if done is None:
+        return ""
+    return f"{done:.10g}/{of:.10g}" if of is not None else f"{done:.10g}"
 
 
 def pace_text(progress: JobProgress | None) -> str:
@@ -85,12 +89,9 @@ def _progress_text(job: dict[str, Any]) -> str:
     progress = job["progress"]
     if progress is None:
         return ""
-    return f"{steps_text(progress['current'], progress['total'])} {progress['message']}".strip()
+    message = plain(progress["message"]).replace("\n", " ")
+    return f"{steps_text(progress['current'], progress['total'])} {message}".strip()
 
 
 def _age(job: dict[str, Any]) -> str:
     return f"{seconds_text(max(0.0, time.time() - job['created_at']))} ago"
-
-
-def _number(value: Any) -> str:
-    return f"{value:.10g}" if isinstance(value, (int, float)) else str(value)

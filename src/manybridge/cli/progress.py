@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
+import unicodedata
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
@@ -86,7 +88,8 @@ class CallView:
         self._partial_line = not chunk.endswith("\n")
 
     def _show_progress(self, data: dict[str, Any]) -> None:
-        current, total, message = data.get("current"), data.get("total"), data.get("message") or ""
+        current, total = count_of(data.get("current")), count_of(data.get("total"))
+        message = plain(data.get("message") or "").replace("\n", " ")
         if self._console.is_terminal:
             self._move_bar(current, total, message)
         else:
@@ -94,7 +97,8 @@ class CallView:
 
     def _move_bar(self, current: Any, total: Any, message: str) -> None:
         if self._bar is None or self._task is None:
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+            said = TextColumn("{task.description}", markup=False)
+            columns = (SpinnerColumn(), said, BarColumn(), MofNCompleteColumn())
             self._bar = Progress(*columns, TimeElapsedColumn(), console=self._console, transient=True)
             self._task = self._bar.add_task(message, total=total)
             self._bar.start()
@@ -105,9 +109,24 @@ class CallView:
         if current != total and now - self._last_line < SECONDS_BETWEEN_LINES:
             return
         self._last_line = now
-        of_total = f"{current}/{total}" if total is not None else "" if current is None else f"{current}"
+        of_total = "" if current is None else f"{current}/{total}" if total is not None else f"{current}"
         self._note(f"{of_total} {message}".strip())
 
     def _note(self, text: str) -> None:
         console = self._bar.console if self._bar is not None else self._console
-        console.print(Text(text), soft_wrap=True)
+        console.print(Text(plain(text)), soft_wrap=True)
+
+
+def count_of(value: Any) -> int | float | None:
+    """Return a count that can be shown; None for what a handler reported in its place, such as a text or infinity."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:  # a whole number of more than three hundred digits
+        return None
+
+
+def plain(text: Any) -> str:
+    """Return a text without control characters: what a worker says must not move the cursor or clear the screen."""
+    return "".join(each for each in str(text) if each in "\n\t" or unicodedata.category(each) != "Cc")
