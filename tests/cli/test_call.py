@@ -84,6 +84,28 @@ class TestResults:
         assert json.loads(plain.stdout) == json.loads(as_json.stdout)
 
 
+class TestAKey:
+    def test_a_call_with_a_key_is_made_once(self, manybridge: CommandLine, tmp_path: Path) -> None:
+        """Each command is a worker of its own, so a result that is repeated names the first one's."""
+        config = tmp_path / "manybridge.toml"
+        config.write_text(f'[bridges.mock]\n[store]\nurl = "sqlite:///{tmp_path}/store.db"\n', encoding="utf-8")
+        asked = ["call", "mock", "mock:pid", "--config", str(config), "--json"]
+
+        first, other = manybridge(*asked, "--idempotency-key", "one"), manybridge(*asked, "--idempotency-key", "two")
+        again = manybridge(*asked, "--idempotency-key", "one")
+        conflict = manybridge("call", "mock", "mock:echo", *asked[3:], "--idempotency-key", "one")
+
+        assert again.json == first.json != other.json
+        assert conflict.error["code"] == "conflict"
+
+    def test_a_key_that_nobody_would_remember_is_refused(self, manybridge: CommandLine) -> None:
+        """Taken without a word, it would promise what does not happen."""
+        ended = manybridge("call", "mock", "mock:pid", "--json", "--idempotency-key", "one")
+
+        assert ended.error["code"] == "config_error"
+        assert "manybridge init" in ended.error["message"]
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ("arguments", "exit_code", "code"),

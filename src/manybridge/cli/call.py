@@ -21,6 +21,12 @@ BridgeArgument = Annotated[
 ]
 
 
+NO_STORE = (
+    "--idempotency-key: there is no store, so the next command would not know the key: write a configuration "
+    "(manybridge init), or say where with [store] url"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class CallOptions:
     """How one call is made and shown."""
@@ -29,6 +35,7 @@ class CallOptions:
     session: str | None
     stream: bool
     as_json: bool
+    key: str | None = None
 
 
 def call(
@@ -55,6 +62,14 @@ def call(
     session: Annotated[
         str | None, typer.Option("--session", metavar="ID", help="Make the call in this session.")
     ] = None,
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(
+            "--idempotency-key",
+            metavar="KEY",
+            help="The same call with the same key is made once: a repetition prints the first one's result.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
@@ -74,7 +89,11 @@ def call(
     with reported(as_json=as_json, typed=typed):
         parsed = parse_arguments(typed, args)
         selected = select_bridge(bridge, config)
-        options = CallOptions(timeout, session, stream, as_json)
+        if idempotency_key is not None:
+            from manybridge.cli.job_store import durable  # brings the store along, which few calls need
+
+            durable(config, NO_STORE)
+        options = CallOptions(timeout, session, stream, as_json, idempotency_key)
         result = run_async(call_once(selected, command, parsed, options))
         if stream and as_json:
             print_json_line({"result": result})
@@ -93,10 +112,18 @@ async def call_once(selected: Selected, command: str, arguments: dict[str, Any],
     """
     from manybridge.host.bridge import AsyncMLBridge
 
-    # A session may be in the store, with settings and resources of its own.
-    config = selected.host_config(show_output=not options.as_json, keep=options.session is not None)
+    # A session may be in the store, with settings and resources of its own; a key is remembered nowhere else.
+    keep = options.session is not None or options.key is not None
+    config = selected.host_config(show_output=not options.as_json, keep=keep)
     async with AsyncMLBridge.from_config(config, take_over_jobs=False) as ml:
-        events = ml.stream(selected.name, command, arguments, timeout=options.timeout, session=options.session)
+        events = ml.stream(
+            selected.name,
+            command,
+            arguments,
+            timeout=options.timeout,
+            session=options.session,
+            idempotency_key=options.key,
+        )
         with CallView(stream=options.stream, as_json=options.as_json) as view:
             async for event in events:
                 view.show(event)
