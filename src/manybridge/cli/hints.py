@@ -17,7 +17,8 @@ _HINTS: Final[dict[str, str]] = {
     ErrorCode.TIMEOUT: "allow more time with --timeout SECONDS",
     ErrorCode.CONFIG_ERROR: "every key is described in docs/reference/configuration.md",
     ErrorCode.RESOURCE_NOT_FOUND: (
-        "without a configuration file, a resource made by one manybridge command ends with that command; "
+        "what there is: manybridge resources list BRIDGE. Without a configuration file, a resource made by one "
+        "manybridge command ends with that command; "
         "make and use it in one: manybridge resources create BRIDGE TYPE ... --execute INPUTS"
     ),
     ErrorCode.WORKER_START_FAILED: "manybridge doctor checks each bridge by itself",

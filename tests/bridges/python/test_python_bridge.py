@@ -224,6 +224,8 @@ def test_a_file_is_loaded_by_its_path_and_its_neighbours_stay_private(tmp_path: 
     [
         ({"alow": ["math"]}, "options.alow: is unknown"),
         ({"allow": "math"}, "options.allow: expected a list of strings"),
+        ({"allow": ["team.py"]}, "options.allow: 'team.py' is a path, and modules stand here"),
+        ({"allow": ["./team"]}, "files and folders go into options.paths"),
         ({"paths": ["/no/such/folder"]}, "neither a folder nor a Python file"),
         ({"evaluate": 1}, "options.evaluate"),
         ({"max_objects": 0}, "options.max_objects"),

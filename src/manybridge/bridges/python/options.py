@@ -45,6 +45,7 @@ def read_options(given: dict[str, Any]) -> PythonOptions:
     for key in ("allow", "paths"):
         if key in given and not _is_list_of_str(given[key]):
             raise _wrong(key, f"expected a list of strings, found {given[key]!r}")
+    _refuse_paths(given.get("allow", ()))
     if not isinstance(given.get("evaluate", False), bool):
         raise _wrong("evaluate", f"expected true or false, found {given['evaluate']!r}")
     if not _is_number(given.get("max_objects", 1), int, 1):
@@ -54,6 +55,13 @@ def read_options(given: dict[str, Any]) -> PythonOptions:
     if not _is_number(given.get("ttl_seconds", 1), (int, float), 0.001):
         raise _wrong("ttl_seconds", f"expected a number of seconds above 0, found {given['ttl_seconds']!r}")
     return PythonOptions(**given)
+
+
+def _refuse_paths(allow: Sequence[str]) -> None:
+    for name in allow:
+        if "/" in name or name.endswith(".py"):
+            text = f"{name!r} is a path, and modules stand here; files and folders go into options.paths"
+            raise _wrong("allow", text)
 
 
 def load_paths(paths: Sequence[str], allow: AllowList) -> None:
