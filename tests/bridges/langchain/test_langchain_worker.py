@@ -505,6 +505,21 @@ def test_a_snapshot_that_is_none_is_refused(lc: Stage) -> None:
     assert lc.worker.code("common:create_resource", args) == "invalid_argument"
 
 
+def test_a_damaged_memory_file_is_named(lc: Stage, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """And does not stay open: once it is moved away, a new one is made."""
+    lc.run(lc.make("memory", kind="sqlite", name="sound"), action="threads")
+    (sound,) = (path for path in Path(tmp_path_factory.getbasetemp()).rglob("sound.sqlite") if path.is_file())
+    damaged = sound.with_name("damaged.sqlite")
+    damaged.write_bytes(b"no database" * 1000)
+    id = lc.make("memory", kind="sqlite", name="damaged")
+
+    reply = lc.worker.ask("common:execute_resource", {"id": id, "inputs": {"action": "threads"}})
+    assert (reply["error_info"]["code"], str(damaged) in reply["error"]) == ("handler_error", True)
+
+    damaged.unlink()
+    assert lc.run(id, action="threads") == {"threads": []}
+
+
 def test_files_of_threads_are_private(lc: Stage, shared: Stage, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Nobody else on the machine can read them, and no name leaves the folder."""
     lc.make("memory", kind="sqlite", name="private")

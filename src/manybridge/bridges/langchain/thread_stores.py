@@ -11,6 +11,7 @@ import asyncio
 import base64
 import json
 import os
+import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
@@ -288,8 +289,15 @@ class Savers:
         # Not a reason for the worker to live on, whatever way it ends.
         thread: Any = getattr(connecting, "_thread", connecting)
         thread.daemon = True
-        saver = AsyncSqliteSaver(await connecting, serde=strict_serializer())
-        await saver.setup()
+        connection = await connecting
+        try:
+            saver = AsyncSqliteSaver(connection, serde=strict_serializer())
+            await saver.setup()
+        except BaseException as error:
+            await connection.close()
+            if type(error) is sqlite3.DatabaseError:  # its subclasses say other things: locked, full, read-only
+                raise _damaged(path, error) from error
+            raise
         return saver
 
     def close(self) -> None:
@@ -304,6 +312,11 @@ def strict_serializer() -> Any:
     from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
     return JsonPlusSerializer(allowed_msgpack_modules=None)
+
+
+def _damaged(path: Path, error: Exception) -> BridgeError:
+    text = f"The memory file {path} is damaged ({error}). Put a copy back, or move it away: a new one is made then."
+    return BridgeError(ErrorCode.HANDLER_ERROR, text, details={"file": str(path)}, type=type(error).__name__)
 
 
 def _no_sqlite() -> BridgeError:
