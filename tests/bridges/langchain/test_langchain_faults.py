@@ -187,7 +187,7 @@ def test_a_tool_that_hangs_has_a_deadline(lc: Stage, errors: str) -> None:
 
 
 def test_functions_that_hang_take_nothing_from_the_others(lc: Stage) -> None:
-    """More of them than the loop's own executor has threads: clients of providers and of tools need those too."""
+    """More of them than the loop's own executor has threads: providers' clients need those too."""
     stuck = [{"tool": {"function": "crew.tools:stuck", "timeout": 0.1}}]
     args = {"inputs": [{"number": number} for number in range(40)], "chain": stuck, "max_concurrency": 40}
     results = lc.worker.ask("langchain:batch", args)["result"]["results"]

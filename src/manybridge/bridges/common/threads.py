@@ -1,7 +1,7 @@
 """A team's functions, called from a worker's event loop: each on a thread of its own.
 
-The loop's own executor has a handful of threads, which providers' clients and tools of the client need too: a few
-functions that hang would leave none for them, and the worker could not end before they do.
+The loop's own executor has a handful of threads, which providers' clients need too: a few functions that hang would
+leave none for them, and every later question to a model would wait until its deadline.
 """
 
 from __future__ import annotations
