@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from manybridge.errors import CallError, ManybridgeError, WorkerCrashedError
+from manybridge.errors import CallCancelledError, CallError, ManybridgeError, WorkerCrashedError
 from manybridge.host.streams import HIGH_WATER
 from tests.host.conftest import HostMaker
 from tests.support import aeventually
@@ -72,6 +74,20 @@ async def test_a_stream_can_be_a_context(mock_host: HostMaker) -> None:
         await anext(stream)
 
     await aeventually(lambda: not ml.pool("mock").running)
+
+
+async def test_who_reads_a_stream_that_another_closes_is_told(mock_host: HostMaker) -> None:
+    """`cancelled`, as `result` says it: the reader's own task was not cancelled."""
+    ml = await mock_host()
+    stream = ml.stream("mock", "sleep", {"seconds": 600})
+    reading = asyncio.ensure_future(stream.take_some())
+    await aeventually(lambda: ml.pool("mock").running)
+
+    await stream.aclose()
+
+    for again in (reading, stream.take_some()):
+        with pytest.raises(CallCancelledError, match="the stream was closed before its call had ended"):
+            await again
 
 
 async def test_there_is_no_result_before_the_end(mock_host: HostMaker) -> None:

@@ -109,7 +109,7 @@ class AsyncStream:
     async def __anext__(self) -> StreamEvent:
         while not self._buffer.events:
             if self._task.done():
-                self._task.result()
+                _ = self.result  # raises what the call ended with; a cancelled task is no reason to cancel the reader's
                 raise StopAsyncIteration
             await self._buffer.wait()
         return self._buffer.take()
