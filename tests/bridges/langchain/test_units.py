@@ -439,6 +439,9 @@ def test_what_is_nobodys_is_not_translated() -> None:
         ({"retry_after": "2"}, 2.0),
         ({"retry_after_ms": "500", "retry_after": "9"}, 0.5),
         ({"retry_after": "soon"}, None),
+        ({"retry_after": "-5"}, None),
+        ({"retry_after": "nan"}, None),
+        ({"retry_after_ms": "inf", "retry_after": "9"}, 9.0),
     ],
 )
 def test_the_wait_that_a_provider_asks_for_is_told(headers: dict[str, str], seconds: float | None) -> None:

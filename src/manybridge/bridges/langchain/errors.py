@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any, Final
 
 from manybridge.bridge import BridgeError
@@ -130,13 +131,15 @@ def _details_of(error: BaseException) -> dict[str, Any]:
 
 
 def _retry_after(response: Any) -> float | None:
-    """Seconds that the provider asks for; a date instead of a number is left out."""
+    """Seconds that the provider asks for; a date instead of a number is left out, and so is what nobody can wait."""
     headers = getattr(response, "headers", None) or {}
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
-            return float(headers[name]) * unit
+            seconds = float(headers[name]) * unit
         except (KeyError, ValueError, TypeError):
             continue
+        if 0 <= seconds < inf:  # neither negative nor "nan"
+            return seconds
     return None
 
 
