@@ -36,7 +36,7 @@ TRIGGER: Final = 200 * MS
 """The timeout of a call that hangs, and the `start_timeout` of a worker that does, beyond what a start takes."""
 START: Final = 1_000 * MS
 """What starting a worker may take."""
-SLACK: Final = 1_500 * MS
+SLACK: Final = 3_000 * MS
 """What a busy machine may add to anything. The timeout of calls that must fail for another reason is far beyond."""
 FAR: Final = 15_000 * MS
 """A timeout that no cell may need."""
