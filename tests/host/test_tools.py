@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from functools import partial
 from typing import Any, Literal
 
 import pytest
@@ -12,8 +11,8 @@ import pytest
 from manybridge import MLBridge
 from manybridge.errors import CallError
 from manybridge.host.sessions import current_session
-from manybridge.host.tool_threads import ToolThreads
 from manybridge.host.tools import ToolRegistry, schema_of
+from manybridge.protocol.functions import FunctionThreads
 from tests.host.conftest import HostMaker
 from tests.support import DEFAULT_TIMEOUT, MS, PATIENT
 
@@ -156,18 +155,18 @@ def test_a_host_does_not_wait_for_a_tool_that_hangs() -> None:
 async def test_there_is_an_end_to_the_threads_of_tools() -> None:
     """A tool that hangs at every call would fill the memory."""
     gate = threading.Event()
-    threads = ToolThreads(max_threads=1)
-    hanging = asyncio.ensure_future(threads.run(gate.wait))
+    tools = ToolRegistry()
+    tools._threads = FunctionThreads(1)
+    tools.register("hang", gate.wait, "", {})
+    hanging = asyncio.ensure_future(tools.run("hang", {}, None))
     await asyncio.sleep(0)
     try:
-        with pytest.raises(CallError, match="1 calls of tools run at the same time") as caught:
-            await threads.run(gate.wait)
+        with pytest.raises(CallError, match="tool hang: 1 functions run at the same time") as caught:
+            await tools.run("hang", {}, None)
         assert caught.value.code == "overloaded"
     finally:
         gate.set()
-    await hanging
-
-    assert await threads.run(partial(add, 1)) == 2
+    assert await hanging is True
 
 
 async def test_a_tool_on_a_thread_knows_its_session(mock_host: HostMaker) -> None:

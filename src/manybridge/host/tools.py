@@ -7,16 +7,18 @@ import inspect
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 from manybridge.errors import CallError, ManybridgeError
 from manybridge.host.arguments import checked_args, checked_function, checked_name, checked_text
 from manybridge.host.calls import Call
 from manybridge.host.sessions import current_session
-from manybridge.host.tool_threads import ToolThreads
 from manybridge.host.worker import WorkerHandle
 from manybridge.protocol.errors import ErrorCode, LocalProtocolError
+from manybridge.protocol.functions import FunctionEndedError, FunctionThreads, NoThreadError
+
+MAX_THREADS: Final = 500
+"""Calls of plain functions at the same time: enough for any real load, and not enough to fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class ToolRegistry:
     def __init__(self) -> None:
         self.tools: dict[str, Tool] = {}
         """Changed by `register` and `unregister` only."""
-        self._threads = ToolThreads()
+        self._threads = FunctionThreads(MAX_THREADS)
 
     def register(
         self, name: str, function: Callable[..., Any], description: str | None, parameters: dict[str, Any] | None
@@ -78,61 +80,22 @@ class ToolRegistry:
         Raises:
             CallError: `unknown_tool`, or `overloaded` (hundreds of tools run on threads already).
             TimeoutError: it took longer than `timeout` seconds. A thread can't be stopped; its result is dropped.
-            Exception: whatever the tool raises; `ToolEndedError` for what would end this loop or be lost on its way.
+            Exception: whatever the tool raises; `FunctionEndedError` for what an event loop can't carry.
         """
         tool = self.tools.get(name)
         if tool is None:
             raise self._unknown(name)
-        async with asyncio.timeout(timeout):
-            return await _result_of(tool.function, args, self._threads)
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._threads.call(tool.function, args)
+        except NoThreadError as error:
+            details = {"tool": name, "running": MAX_THREADS}
+            raise CallError(f"tool {name}: {error}", code=ErrorCode.OVERLOADED, details=details) from error
 
     def _unknown(self, name: str) -> CallError:
         known = ", ".join(sorted(self.tools)) or "none"
         text = f'no tool is registered as "{name}"; known: {known}'
         return CallError(text, code=ErrorCode.UNKNOWN_TOOL, details={"tool": name, "known": sorted(self.tools)})
-
-
-class ToolEndedError(Exception):
-    """A tool raised what may not travel through an event loop; `kind` is the name of that.
-
-    `SystemExit` and `KeyboardInterrupt` would end the loop, and the host with it. `StopIteration`, which `next()` of
-    something empty raises, can't be put into a future. `CancelledError` and `GeneratorExit` would look like the end of
-    our own task, and the handler would never hear of it.
-    """
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__(*error.args)
-        self.kind = type(error).__name__
-
-
-async def _result_of(function: Callable[..., Any], args: dict[str, Any], threads: ToolThreads) -> Any:
-    """Run a tool's function. Raises what it raises, or `ToolEndedError` in its place."""
-    try:
-        if inspect.iscoroutinefunction(function):
-            return await function(**args)
-        result, error = await threads.run(partial(_outcome, function, args))
-        if error is not None:
-            raise error
-        return await result if inspect.isawaitable(result) else result
-    except SystemExit as error:
-        raise ToolEndedError(error) from error
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise ToolEndedError(error) from error  # nobody cancelled us
-
-
-def _outcome(function: Callable[..., Any], args: dict[str, Any]) -> tuple[Any, Exception | None]:
-    """Run a function on this thread; return its result, or what it raised in a form that a task can raise."""
-    try:
-        return function(**args), None
-    except StopIteration as error:
-        return None, ToolEndedError(error)
-    except Exception as error:  # noqa: BLE001  # a border, as below
-        return None, error
-    except BaseException as error:  # noqa: BLE001  # a border: the thread is ours, and the tool has ended
-        return None, ToolEndedError(error)
 
 
 async def run_tool(worker: WorkerHandle, call: Call, request: dict[str, Any]) -> None:
@@ -157,7 +120,7 @@ async def run_tool(worker: WorkerHandle, call: Call, request: dict[str, Any]) ->
 def _failure(name: str, error: BaseException) -> dict[str, Any]:
     if isinstance(error, (ManybridgeError, LocalProtocolError)):
         return {"code": str(error.code), "message": error.message, "details": error.details}
-    kind = error.kind if isinstance(error, ToolEndedError) else type(error).__name__
+    kind = error.kind if isinstance(error, FunctionEndedError) else type(error).__name__
     if isinstance(error, TimeoutError):
         return {"code": ErrorCode.TIMEOUT.value, "message": f"tool {name} did not answer in time", "type": kind}
     message = f"tool {name} failed: " + ": ".join(each for each in (kind, _text(error)) if each)

@@ -20,11 +20,11 @@ from typing import Any, Final, Literal, TypeAlias
 from manybridge.bridge import BridgeError, Context
 from manybridge.bridges.common.problems import expected, invalid, nothing_odd, only_keys
 from manybridge.bridges.common.references import References
-from manybridge.bridges.common.threads import FunctionEndedError, call_function
 from manybridge.bridges.langchain.calls import current_call
 from manybridge.bridges.langchain.messages import check_result
 from manybridge.bridges.langchain.schemas import check_object_schema, check_schema, problems_of, with_defaults
 from manybridge.protocol.errors import ErrorCode
+from manybridge.protocol.functions import FunctionEndedError, FunctionThreads, NoThreadError
 
 ErrorsGoTo: TypeAlias = Literal["model", "caller"]
 
@@ -34,6 +34,11 @@ NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 
 ALWAYS_TO_CALLER: Final = frozenset({ErrorCode.UNKNOWN_TOOL, ErrorCode.HOST_CLOSED})
 """The client has no such tool, or is gone: an agent would go on, and pay, without it."""
+
+MAX_THREADS: Final = 200
+"""Plain functions that run in a worker at the same time; one with more of them that hang is better replaced."""
+
+_threads: Final = FunctionThreads(MAX_THREADS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,10 +229,12 @@ async def _call_function(spec: ToolSpec, given: Mapping[str, Any]) -> Any:
     try:
         async with asyncio.timeout(spec.timeout):
             # A plain function can't be stopped: past its time its result is dropped, and its thread ends when it does.
-            return await call_function(spec.function, dict(given))
+            return await _threads.call(spec.function, given)
     except TimeoutError as error:
         text = f"tool {spec.name!r} did not answer within {spec.timeout:g} s" if spec.timeout else f"tool: {error}"
         raise BridgeError(ErrorCode.TIMEOUT, text, details={"tool": spec.name}) from error
+    except NoThreadError as error:
+        raise BridgeError(ErrorCode.OVERLOADED, f"tool {spec.name!r}: {error}", details={"tool": spec.name}) from error
     except BridgeError:
         raise
     except Exception as error:
