@@ -25,7 +25,7 @@ from manybridge.store.urls import parse_store_url
 from tests.store.hosts import HostMaker
 from tests.store.postgresql import Server
 from tests.store.test_contract import job, resource
-from tests.support import SOURCE, aeventually
+from tests.support import MS, SOURCE, aeventually
 
 
 async def refused(store: Store, **wanted: Any) -> StoreError:
@@ -338,6 +338,7 @@ class _Lost:
         del self._database.write, self._database.read
 
 
+@pytest.mark.slow
 async def test_a_server_that_restarts_in_the_middle_loses_nothing(postgresql: Server) -> None:
     """Writes that come meanwhile wait for it, or say that nobody knows; what was acknowledged is there."""
     url = postgresql.new_database()
@@ -362,7 +363,7 @@ async def test_a_server_that_restarts_in_the_middle_loses_nothing(postgresql: Se
     for _ in range(2):
         seen = len(kept)
         await _in_thread(postgresql.restart)
-        await aeventually(partial(_more_than, kept, seen + 20))
+        await aeventually(partial(_more_than, kept, seen + 20), 15_000 * MS)
     stopping.set()
     await asyncio.gather(*writers)
 
