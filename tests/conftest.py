@@ -23,7 +23,7 @@ import uvloop
 from tests.support import FIRST_PAUSE, LONGEST_PAUSE, MS, TIME_FACTOR, process_is_running
 
 # How long a child, thread or descriptor may take to go away after the test returned.
-LEAK_PATIENCE = 1_000 * MS
+LEAK_PATIENCE = 5_000 * MS
 
 # pytest-timeout, seconds: the import of a framework alone takes up to 6 s with a cold page cache.
 LONG_TEST_TIMEOUT = 60
