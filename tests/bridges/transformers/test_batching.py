@@ -232,6 +232,17 @@ async def test_concurrent_callers_share_runs() -> None:
         assert model.stats() == {"batches": 2, "items": 6, "largest_batch": 5}
 
 
+def test_a_model_is_free_when_its_last_caller_has_the_answer() -> None:
+    """Whoever looks then is not told that it is in use, although the run needs a moment more to be over."""
+    seen: list[bool] = []
+    with batcher() as model:
+        asked = call(1)
+        asked.when_done(lambda: seen.append(model.is_busy))
+        model.submit(asked)
+        eventually(lambda: seen)
+    assert seen == [False]
+
+
 async def test_a_cancelled_caller_leaves_at_once_and_its_waiting_item_never_runs() -> None:
     """The others do not notice."""
     gate, begun = threading.Event(), threading.Event()
