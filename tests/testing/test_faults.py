@@ -164,6 +164,29 @@ async def test_faults_that_can_not_be_had_say_what_they_need() -> None:
             AsyncChaos(ml)
 
 
+@pytest.mark.parametrize(
+    ("fault", "parameters", "said"),
+    [
+        ("kill", {"signal": "SIGFUN"}, "kill: signal: Invalid enum value 'SIGFUN'"),
+        ("kill", {"sginal": "SIGKILL"}, "kill: sginal: is unknown; did you mean signal?"),
+        ("kill", {"worker": "first"}, "kill: worker: Expected `int | null`, got `str`; found 'first'"),
+        ("stop", {"seconds": float("nan")}, "stop: seconds: must be a finite number from 0 on, found nan"),
+        ("flood", {"mb": -1}, "flood: mb: must be a finite number from 0 on, found -1"),
+        ("cut", {"direction": "up"}, "cut: direction: Invalid enum value 'up'"),
+    ],
+)
+async def test_a_wrong_parameter_is_told_and_nothing_is_struck(
+    fault: str, parameters: dict[str, Any], said: str
+) -> None:
+    """Injected by hand a fault is checked as one of a scenario is."""
+    async with AsyncInMemoryMLBridge({"mock": {}}) as ml, Faults(ml) as faults:
+        with pytest.raises(ChaosError) as caught:
+            await faults.inject(fault, "mock", **parameters)
+
+    assert said in caught.value.message
+    assert len(caught.value.details["problems"]) == 1
+
+
 async def test_a_host_in_memory_is_never_struck_where_that_would_strike_the_test() -> None:
     """Its workers are threads of this process."""
     async with AsyncInMemoryMLBridge({"mock": {"restart": UNBROKEN}}) as ml, Faults(ml) as faults:

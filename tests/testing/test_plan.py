@@ -85,6 +85,14 @@ def test_a_worker_that_the_scenario_names_is_not_drawn() -> None:
         ({"faults": [{"fault": "stop", "at": [1], "secs": 2}]}, "faults[0].secs: is unknown"),
         ({"faults": [{"fault": "kill", "every": 1, "jitter": 3}]}, "jitter: is a share from 0 to 1"),
         ({"promises": {"success": 99}}, "promises.success: is a share from 0 to 1"),
+        ({"promises": {"recovery": float("nan")}}, "promises.recovery: must be a finite number"),
+        ({"duration": float("inf")}, "duration: must be a finite number from 0 on, found inf"),
+        ({"rate": float("nan")}, "rate: must be a finite number"),
+        ({"calls": [CALL | {"weight": float("inf")}]}, "calls[0].weight: must be a finite number"),
+        ({"faults": [{"fault": "kill", "at": [1, -1]}]}, "faults[0].at: must be a finite number from 0 on, found -1"),
+        ({"faults": [{"fault": "kill", "every": 1, "after": -5}]}, "faults[0].after: must be a finite number"),
+        ({"faults": [{"fault": "kill", "every": float("inf")}]}, "faults[0].every: must be a finite number"),
+        ({"faults": [{"fault": "stop", "at": [1], "seconds": float("nan")}]}, "faults[0].seconds: must be a finite"),
     ],
 )
 def test_a_wrong_scenario_says_where_and_what(changes: dict[str, Any], said: str) -> None:
@@ -93,6 +101,24 @@ def test_a_wrong_scenario_says_where_and_what(changes: dict[str, Any], said: str
         load_scenario(scenario(**changes))
 
     assert said in caught.value.message
+
+
+def test_a_plan_that_would_be_drawn_for_ever_is_refused() -> None:
+    """A slip in `every` is told, with its place, and does not fill the memory."""
+    loaded = load_scenario(scenario(faults=[{"fault": "kill", "at": [1]}, {"fault": "stop", "every": 1e-9}]))
+
+    with pytest.raises(ChaosError, match=r"faults\[1\]: strikes so often .* give it a longer `every`"):
+        make_plan(loaded)
+
+
+def test_a_fault_that_does_not_strike_is_told() -> None:
+    """A run that kept its promises did so without it."""
+    loaded = load_scenario(scenario(faults=[{"fault": "kill", "at": [12]}, {"fault": "stop", "every": 4}]))
+
+    text = print_plan(loaded, make_plan(loaded))
+
+    assert "never    kill               mock         its first time is not before the end" in text
+    assert text.count("never") == 1
 
 
 def test_all_problems_are_told_at_once() -> None:

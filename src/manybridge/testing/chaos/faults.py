@@ -24,6 +24,7 @@ from manybridge.host.launcher import Launched, WorkerOrder
 from manybridge.host.pool import Pool
 from manybridge.host.worker import WorkerHandle, WorkerState
 from manybridge.testing.chaos.injection import ChaosError, Injection
+from manybridge.testing.chaos.parameters import parameter_problems
 from manybridge.testing.chaos.store_faults import StoreFaults
 from manybridge.testing.chaos.tapping import replace_untapped
 from manybridge.testing.chaos.threads import in_thread
@@ -107,11 +108,13 @@ class Faults:
         """Inject a fault by its name in `FAULTS`.
 
         Raises:
-            ChaosError: there is none of that name, or it can't be had here.
+            ChaosError: there is none of that name, a parameter is wrong, or it can't be had here.
         """
         kind = FAULTS.get(fault)
         if kind is None:
             raise ChaosError(f'there is no fault "{fault}"; known: {", ".join(FAULTS)}')
+        if problems := list(parameter_problems(kind.inject, parameters)):
+            raise ChaosError("\n".join(f"{fault}: {problem}" for problem in problems), details={"problems": problems})
         if kind.strikes == "store":
             return await kind.inject(self, **parameters)
         return await kind.inject(self, bridge, **parameters)

@@ -7,7 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from manybridge.testing.chaos.injection import ChaosError
 from manybridge.testing.chaos.scenario import FaultRule, Scenario
+
+MAX_FAULTS: Final = 100_000
+"""Of one run: more are a slip in `every`, and would be drawn for ever."""
 
 MAX_WORKER: Final = 1 << 16
 """Workers are drawn as a number below this; it is counted through those that are ready when the fault strikes."""
@@ -33,7 +37,11 @@ class PlannedFault:
 
 
 def make_plan(scenario: Scenario) -> list[PlannedFault]:
-    """Return the faults of a run in the order of their times. The same scenario and seed give the same plan."""
+    """Return the faults of a run in the order of their times. The same scenario and seed give the same plan.
+
+    Raises:
+        ChaosError: they are too many.
+    """
     found: list[PlannedFault] = []
     for number, rule in enumerate(scenario.faults):
         # One generator for each rule: another rule more does not move the times of this one.
@@ -41,13 +49,26 @@ def make_plan(scenario: Scenario) -> list[PlannedFault]:
         for at in _times(rule, scenario.duration, choices):
             drawn = {} if rule.bridge is None else {"worker": choices.randrange(MAX_WORKER)}
             found.append(PlannedFault(at, rule.fault, rule.bridge, {**rule.parameters, **drawn, **_fixed(rule)}))
+            if len(found) > MAX_FAULTS:
+                raise ChaosError(
+                    f"faults[{number}]: strikes so often that the plan of {scenario.duration:g} s has more than "
+                    f"{MAX_FAULTS} faults; give it a longer `every`, or `times`"
+                )
     return sorted(found, key=lambda planned: planned.at)
 
 
 def print_plan(scenario: Scenario, plan: Sequence[PlannedFault]) -> str:
     """The plan for people, with the seed that makes it again."""
     head = f"plan of {scenario.name}: {len(plan)} faults in {scenario.duration:g} s, seed {scenario.seed}"
-    return "\n".join([head, *(f"  {planned}" for planned in plan)])
+    return "\n".join([head, *(f"  {planned}" for planned in plan), *_never(scenario, plan)])
+
+
+def _never(scenario: Scenario, plan: Sequence[PlannedFault]) -> Iterator[str]:
+    """Yield a line for each fault that was asked for and does not strike: a run that kept its promises proves less."""
+    planned = {(each.fault, each.bridge) for each in plan}
+    for fault, bridge in dict.fromkeys((rule.fault, rule.bridge) for rule in scenario.faults):
+        if (fault, bridge) not in planned:
+            yield f"     never    {fault:<18} {bridge or 'store':<12} its first time is not before the end"
 
 
 def _fixed(rule: FaultRule) -> dict[str, Any]:

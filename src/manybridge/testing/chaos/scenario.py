@@ -5,19 +5,18 @@ Everything is checked before anything is started, and every problem is told at o
 
 from __future__ import annotations
 
-import inspect
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final, get_type_hints
+from typing import Any, Final
 
 import msgspec
 
 from manybridge.protocol.errors import ErrorCode
 from manybridge.testing.chaos.faults import FAULTS
 from manybridge.testing.chaos.injection import ChaosError
+from manybridge.testing.chaos.parameters import near, number_problem, parameters_of
 from manybridge.testing.chaos.works import ANYTHING, Work, call_work, job_work, resource_work, stream_work
 
 SCENARIOS: Final = Path(__file__).with_name("scenarios")
@@ -97,7 +96,7 @@ def builtin_scenario(name: str) -> Scenario:
         ChaosError: there is none of that name.
     """
     if name not in builtin_names():
-        raise ChaosError(f'no built-in scenario "{name}"{_near(name, builtin_names())}')
+        raise ChaosError(f'no built-in scenario "{name}"{near(name, builtin_names())}')
     return load_scenario(SCENARIOS / f"{name}.toml")
 
 
@@ -169,9 +168,7 @@ class _Reader:
         promises = self._promises(values.get("promises", {}))
         if not works:
             self._problem("calls", "is missing; a scenario needs at least one [[calls]] table: the load")
-        for key in ("duration", "rate", "patience"):
-            if key in values and values[key] <= 0:
-                self._problem(key, f"must be above 0, found {values[key]}")
+        self._numbers(values, "", ("duration", "rate", "patience"), above=True)
         if self._problems:
             text = f"{self._source}: " + f"\n{self._source}: ".join(self._problems)
             raise ChaosError(text, details={"problems": self._problems})
@@ -205,8 +202,7 @@ class _Reader:
             self._problem(f"{place}.{what}", f"is missing; a {kind} needs it")
         bridge = self._bridge(values, place, default)
         self._codes(values, place)
-        if "weight" in values and values["weight"] <= 0:
-            self._problem(f"{place}.weight", f"must be above 0, found {values['weight']}")
+        self._numbers(values, place, ("weight",), above=True)
         if len(self._problems) > before:
             return None, bridge
         arguments = {key: value for key, value in values.items() if key not in ("kind", "bridge", "codes")}
@@ -218,17 +214,16 @@ class _Reader:
         before = len(self._problems)
         fault = given.get("fault")
         if fault not in FAULTS:
-            near = _near(str(fault), FAULTS) if fault is not None else f"; known: {', '.join(FAULTS)}"
-            self._problem(f"{place}.fault", f"there is no fault {fault!r}{near}" if fault else f"is missing{near}")
+            known = near(str(fault), FAULTS) if fault is not None else f"; known: {', '.join(FAULTS)}"
+            self._problem(f"{place}.fault", f"there is no fault {fault!r}{known}" if fault else f"is missing{known}")
             return None
-        parameters = _parameters_of(fault)
+        parameters = parameters_of(FAULTS[fault].inject)
         values = self._checked(given, _TIMES | parameters, place)
         bridge = None if FAULTS[fault].strikes == "store" else self._bridge(values, place, default)
         if ("at" in values) == ("every" in values):
             self._problem(place, 'needs either at = [seconds, ...] or every = seconds: when "' + fault + '" strikes')
-        for key in ("every", "times"):
-            if key in values and values[key] <= 0:
-                self._problem(f"{place}.{key}", f"must be above 0, found {values[key]}")
+        self._numbers(values, place, ("every", "times"), above=True)
+        self._numbers(values, place, ("at", "after", *parameters))
         if not 0 <= values.get("jitter", 0.0) <= 1:
             self._problem(f"{place}.jitter", f"is a share from 0 to 1, found {values['jitter']}")
         if len(self._problems) > before:
@@ -242,6 +237,7 @@ class _Reader:
         self._codes(values, "promises")
         if not 0 <= values.get("success", 0.0) <= 1:
             self._problem("promises.success", f"is a share from 0 to 1, found {values['success']}")
+        self._numbers(values, "promises", ("recovery",), above=True)
         codes = values.pop("codes", None)
         return Promises(codes=None if codes is None else frozenset(codes), **values)
 
@@ -251,11 +247,21 @@ class _Reader:
             self._problem(f"{place}.bridge", 'is missing; say it here, or bridge = "NAME" once for the whole scenario')
         return bridge
 
+    def _numbers(self, values: Mapping[str, Any], place: str, keys: Iterable[str], *, above: bool = False) -> None:
+        """Demand finite numbers from 0 on, or above 0."""
+        for key in keys:
+            value = values.get(key)
+            where = f"{place}.{key}" if place else key
+            for each in value if isinstance(value, list) else [value]:
+                problem = number_problem(each) or ("must be above 0, found 0" if above and each == 0 else None)
+                if problem:
+                    self._problem(where, problem)
+
     def _codes(self, values: Mapping[str, Any], place: str) -> None:
         known = [str(code) for code in ErrorCode]
         for code in values.get("codes", ()):
             if code not in known:
-                self._problem(f"{place}.codes", f'there is no error code "{code}"{_near(code, known)}')
+                self._problem(f"{place}.codes", f'there is no error code "{code}"{near(code, known)}')
 
     def _checked(self, given: Mapping[str, Any], keys: Mapping[str, Any], place: str) -> dict[str, Any]:
         """Return the values whose key is known and whose type is right."""
@@ -263,7 +269,7 @@ class _Reader:
         for key, value in given.items():
             where = f"{place}.{key}" if place else key
             if key not in keys:
-                self._problem(where, f"is unknown{_near(key, keys)}")
+                self._problem(where, f"is unknown{near(key, keys)}")
                 continue
             try:
                 values[key] = value if keys[key] is Any else msgspec.convert(value, keys[key])
@@ -273,19 +279,3 @@ class _Reader:
 
     def _problem(self, place: str, text: str) -> None:
         self._problems.append(f"{place}: {text}")
-
-
-def _parameters_of(fault: str) -> dict[str, Any]:
-    """The parameters of a fault and their types, from the signature of its method."""
-    method = FAULTS[fault].inject
-    hints = get_type_hints(method)
-    return {
-        name: hints[name]
-        for name, parameter in inspect.signature(method).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    }
-
-
-def _near(name: str, known: Any) -> str:
-    close = get_close_matches(name, list(known), 1)
-    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(sorted(known))}"
