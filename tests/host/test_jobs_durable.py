@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from manybridge.errors import CallError, ClosedError, StoreError
+from manybridge.errors import CallError, ClosedError, InvalidArgumentError, StoreError
 from manybridge.host.bridge import AsyncMLBridge
 from manybridge.host.jobs import AsyncJob, JobState
 from manybridge.store.base import Store
@@ -160,6 +160,22 @@ async def test_an_interrupted_job_runs_again_where_the_caller_said_so(store: Sto
     assert [event.data for event in events if event.event == "chunk"] == ["old", "older", 0, 1]
     assert "runs again" in events[2].data["message"]
     assert job.created_at == 1.0
+
+
+async def test_a_key_among_the_arguments_of_a_job_is_not_written_down(store: Store, start: HostStarter) -> None:
+    """The job runs with it; one that is to run again would need it then, and is refused."""
+    ml = await start(store)
+    args = {"api_key": "sk-0123456789", "max_tokens": 5, "more": [{"Authorization": "Bearer 0123"}]}
+    job = await ml.submit("mock", "echo", args)
+    assert await job.result(10) == args
+    kept = await store.get_job(job.id)
+    assert kept is not None
+    assert kept.args == {"api_key": "***", "max_tokens": 5, "more": [{"Authorization": "***"}]}
+
+    with pytest.raises(InvalidArgumentError, match=r"args\.api_key: a key is not kept with a job that is to run again"):
+        await ml.submit("mock", "echo", args, resume=True, id="again")
+    assert await store.get_job("again") is None
+    assert await (await ml.submit("mock", "echo", {"max_tokens": 5}, resume=True)).result(10) == {"max_tokens": 5}
 
 
 async def test_only_one_of_two_hosts_runs_an_interrupted_job_again(store: Store, start: HostStarter) -> None:

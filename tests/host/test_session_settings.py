@@ -20,6 +20,14 @@ from tests.support import REPOSITORY, aeventually
 TUNED = str(REPOSITORY / "tests" / "workers" / "bridges" / "tuned.py")
 
 
+def nested(depth: int) -> dict[str, Any]:
+    """An object in an object, and so on: deeper than Python can follow."""
+    found: dict[str, Any] = {}
+    for _ in range(depth):
+        found = {"x": found}
+    return found
+
+
 async def told(ml: AsyncMLBridge, session: str | None = "s", command: str = "tell") -> dict[str, Any]:
     """What a call of a session has."""
     found: dict[str, Any] = (await ml.call("mock", command, session=session))["settings"]
@@ -127,6 +135,11 @@ async def test_a_key_that_was_configured_by_a_call_is_shown_to_nobody_and_known_
     assert await told(ml) == {"level": 4, "api_key": key}
     await ml.update_session("s", settings={"mock": {"level": 3}})
     assert await told(ml) == {"level": 3}
+    url = "https://me:sk-0123456789@host/v1"
+    await ml.call("mock", "configure", {"base_url": url, "other": "https://host/v1"}, session="s")
+    shown = {"level": 3, "base_url": "***", "other": "https://host/v1"}
+    assert (await ml.get_session("s")).settings == {"mock": shown}
+    assert await told(ml) == {**shown, "base_url": url}
 
 
 async def test_what_was_made_in_a_session_is_made_again_with_its_settings(mock_host: HostMaker) -> None:
@@ -170,6 +183,9 @@ async def test_cleaning_up_and_closing_end_settings_in_the_workers(mock_host: Ho
         ({"mock": "small"}, "settings.mock: expected an object with settings for the bridge mock, found str"),
         ({"mock": {"api_key": "sk-0123456789"}}, "settings.mock.api_key: a key is not kept with a session"),
         ({"x": [{"Token": "0123456789"}]}, "settings.x[0].Token: a key is not kept"),
+        ({"x": {"headers": {"Authorization": "Bearer 0123456789"}}}, "settings.x.headers.Authorization: a key is not"),
+        ({"mock": {"base_url": "http://me:0123456789@host/v1"}}, "settings.mock.base_url: a key is not kept"),
+        ({"x": nested(5_000)}, "settings: expected what JSON can carry"),
         ({"x": float("nan")}, "settings: expected what JSON can carry"),
         ({"x": object()}, "settings: expected what JSON can carry"),
         ({"x": "y" * MAX_BYTES}, f"settings: expected at most {MAX_BYTES} bytes"),

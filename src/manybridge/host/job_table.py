@@ -13,6 +13,7 @@ from manybridge.host.arguments import checked_name, maybe_name, wrong_argument
 from manybridge.host.job_cancels import without_request
 from manybridge.host.job_journal import JobJournal, JournalStore, claim_key
 from manybridge.host.jobs import FINAL_STATES, AsyncJob, JobState, LiveJob
+from manybridge.host.kept_secrets import secret_paths
 from manybridge.host.stored_jobs import StoredJob, interrupted, is_final
 from manybridge.protocol.errors import ErrorCode
 from manybridge.store.base import HostStore
@@ -127,7 +128,7 @@ class JobTable:
         """Make a job that has not begun, and write it into the store.
 
         Raises:
-            InvalidArgumentError: the id is taken, or no name.
+            InvalidArgumentError: the id is taken, or no name; or a job that is to run again has a key as an argument.
             ClosedError: the host is closed.
             StoreError: it can't be written; there is no job then.
         """
@@ -136,6 +137,8 @@ class JobTable:
         id = maybe_name(id, "id") or f"job-{secrets.token_hex(6)}"
         if id in self._jobs:
             raise InvalidArgumentError(f'id: there is a job "{id}" already', details={"job": id})
+        if resume:
+            _demand_no_key(args)
         job = LiveJob(id, bridge, command, args, is_starting, session=session, resume=resume, journal=self._journal)
         self._jobs[id] = job
         try:
@@ -290,6 +293,21 @@ def checked_states(states: Collection[str] | str | None) -> set[str] | None:
             expected = f"one or more of {', '.join(JobState)}"
             raise wrong_argument("states", expected, state, f'"{state}"' if isinstance(state, str) else None)
     return wanted
+
+
+def _demand_no_key(args: dict[str, Any]) -> None:
+    """Refuse keys among the arguments of a job that is to run again: they would be written down.
+
+    Raises:
+        InvalidArgumentError: there is one, or nobody can look, as they are nested too deeply.
+    """
+    try:
+        path = next(secret_paths(args, "args"), None)
+    except RecursionError:
+        raise wrong_argument("args", "what JSON can carry", args, "objects nested too deeply") from None
+    if path is not None:
+        text = f"{path}: a key is not kept with a job that is to run again; give the name of its variable, or no resume"
+        raise InvalidArgumentError(text, details={"argument": path})
 
 
 def _not_found(id: str) -> CallError:

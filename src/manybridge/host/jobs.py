@@ -14,6 +14,7 @@ from manybridge.errors import CallCancelledError, ManybridgeError
 from manybridge.host.arguments import wrong_argument
 from manybridge.host.calls import Call, CallStage
 from manybridge.host.job_events import EventLog, gap, with_gaps
+from manybridge.host.kept_secrets import without_keys
 from manybridge.host.options import CallOptions
 from manybridge.host.progress import JobProgress, ProgressMeter
 from manybridge.host.streams import StreamEvent
@@ -190,6 +191,8 @@ class LiveJob(AsyncJob):
         self.bridge = bridge
         self.command = command
         self.args = args
+        # One that may run again needs its arguments, and has no keys among them; without a store nothing is kept.
+        self._kept_args = args if resume or journal is None else without_keys(args)
         self.session = session
         self.resume = resume
         self.created_at = time()
@@ -310,7 +313,7 @@ class LiveJob(AsyncJob):
             id=self.id,
             bridge=self.bridge,
             command=self.command,
-            args=self.args,
+            args=self._kept_args,
             session=self.session,
             idempotent=self.resume,
             state=str(state),

@@ -9,28 +9,19 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from manybridge.errors import InvalidArgumentError, SessionError
 from manybridge.host.arguments import checked_args, wrong_argument
+from manybridge.host.kept_secrets import MASK, is_secret, secret_paths
 from manybridge.protocol.errors import ErrorCode
 from manybridge.store.records import changed_settings
-
-MASK: Final = "***"
-"""Stands where a secret was."""
 
 MAX_BYTES: Final = 64 * 1024
 """Of all settings of a session as JSON: they go to every worker that serves it, and are read with every listing. A
 model with all its parameters takes a few hundred bytes."""
-
-MIN_SECRET_LENGTH: Final = 6
-"""A shorter "key" is a stand-in, such as "none" for an endpoint that takes any; it is no secret."""
-
-_SECRET: Final = re.compile(r"(api_?key|token|secret|passw(or)?d|credentials?)$", re.IGNORECASE)
-"""Only names that are a secret's for certain, `api_key_env` and `max_tokens` not among them."""
 
 _revisions: Final = itertools.count(1)
 
@@ -61,32 +52,17 @@ def checked_settings(settings: Mapping[str, Any] | None, bridges: Mapping[str, A
             raise wrong_argument("settings", "names that are strings", name)
         if name in bridges and value is not None and not isinstance(value, Mapping):
             raise wrong_argument(f"settings.{name}", f"an object with settings for the bridge {name}", value)
-    for path in _secrets(checked, "settings"):
-        text = f"{path}: a key is not kept with a session; give the name of its variable, for example in api_key_env"
-        raise InvalidArgumentError(text, details={"argument": path})
     try:
         copied: dict[str, Any] = json.loads(written := json.dumps(checked, allow_nan=False))
+        path = next(secret_paths(copied, "settings"), None)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidArgumentError(f"settings: expected what JSON can carry: {error}") from None
+    if path is not None:
+        text = f"{path}: a key is not kept with a session; give the name of its variable, for example in api_key_env"
+        raise InvalidArgumentError(text, details={"argument": path})
     if len(written) > MAX_BYTES:
         raise wrong_argument("settings", f"at most {MAX_BYTES} bytes of JSON", settings, f"{len(written)}")
     return copied
-
-
-def _is_secret(name: Any, value: Any) -> bool:
-    return isinstance(value, str) and len(value) >= MIN_SECRET_LENGTH and bool(_SECRET.search(str(name)))
-
-
-def _secrets(value: Any, path: str) -> Iterator[str]:
-    """Yield where secrets are."""
-    if isinstance(value, Mapping):
-        for name, each in value.items():
-            if _is_secret(name, each):
-                yield f"{path}.{name}"
-            yield from _secrets(each, f"{path}.{name}")
-    elif isinstance(value, (list, tuple)):
-        for index, each in enumerate(value):
-            yield from _secrets(each, f"{path}[{index}]")
 
 
 class SettingsOfSession:
@@ -148,7 +124,7 @@ class SettingsOfSession:
         for name, value in section.items():
             if value == MASK:
                 secrets[name] = args.get(name, known.get(name))
-            elif _is_secret(name, value):
+            elif is_secret(name, value):
                 shown[name], secrets[name] = MASK, value
         return shown, {name: value for name, value in secrets.items() if value is not None}
 
