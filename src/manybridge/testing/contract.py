@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final
 
 from manybridge.bridge import Bridge, BridgeError, ErrorCode, ResourceSpec, compile_bridge
 from manybridge.testing.harness import BridgeHarness, Outcome
+from manybridge.testing.problems import KitError, demand_bridge_class
 
 Sample = Mapping[str, Any]
 ResourceSample = tuple[dict[str, Any], dict[str, Any]]
@@ -61,7 +62,13 @@ def contract_problems(
     samples: Mapping[str, Sample] | None = None,
     resources: Mapping[str, ResourceSample] | None = None,
 ) -> list[str]:
-    """What `check_bridge` complains about; empty for a good bridge."""
+    """What `check_bridge` complains about; empty for a good bridge.
+
+    Raises:
+        KitError: `bridge` is no bridge's class, or a sample has another form.
+    """
+    demand_bridge_class(bridge, "bridge")
+    _demand_samples(samples or {}, resources or {})
     problems = [*_declaration_problems(bridge), *_import_problems(bridge)]
     harness = BridgeHarness(bridge, options)
     try:
@@ -73,6 +80,15 @@ def contract_problems(
     finally:
         harness.close()
     return problems + _second_close_problems(harness)
+
+
+def _demand_samples(samples: Mapping[str, Any], resources: Mapping[str, Any]) -> None:
+    for command, arguments in samples.items():
+        if not isinstance(arguments, Mapping):
+            raise KitError(f"samples[{command!r}]: expected a mapping of arguments, found {arguments!r:.200}")
+    for name, pair in resources.items():
+        if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(each, Mapping) for each in pair)):
+            raise KitError(f"resources[{name!r}]: expected two mappings, config and inputs, found {pair!r:.200}")
 
 
 def _declaration_problems(bridge: type[Bridge]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Any, NamedTuple, Self
 
 from manybridge.bridge import Bridge, BridgeError, CommandSpec, Context, ErrorCode, ResourceSpec, Result, WorkerInfo
+from manybridge.testing.problems import demand_bridge_class
 
 
 class Outcome(NamedTuple):
@@ -75,6 +76,7 @@ class BridgeHarness:
         tools: Mapping[str, Callable[..., Any]] | None = None,
         session_id: str | None = None,
     ) -> None:
+        demand_bridge_class(bridge, "bridge")
         self._tools = tools or {}
         self._session_id = session_id
         self._numbers = itertools.count(1)

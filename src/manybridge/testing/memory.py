@@ -37,6 +37,7 @@ from manybridge.host.stderr_tail import StderrTail
 from manybridge.host.sync import MLBridge
 from manybridge.host.zygote import ZygoteLauncher
 from manybridge.testing.memory_runtime import MemoryRuntime
+from manybridge.testing.problems import KitError, demand_bridge_class
 
 MEMORY: Final = "memory"
 """How such a worker was started, in health and stats."""
@@ -213,13 +214,23 @@ class MemoryProcess:
 def _split(given: Mapping[str, Any] | type[Bridge]) -> tuple[dict[str, Any], dict[str, type[Bridge]]]:
     """Return a configuration that can be checked, and the classes that stood in it."""
     if isinstance(given, type):
+        demand_bridge_class(given, "bridges")
         given = {given.name: given}
+    if not isinstance(given, Mapping):
+        raise KitError(
+            "bridges: expected a bridge's class, or a mapping of names to classes or tables as in manybridge.toml, "
+            f"found {given!r:.200}"
+        )
     config = dict(given) if isinstance(given.get("bridges"), Mapping) else {"bridges": dict(given)}
     classes: dict[str, type[Bridge]] = {}
     bridges: dict[str, Any] = {}
     for name, source in config["bridges"].items():
+        if not isinstance(source, (type, Mapping)):
+            bridges[name] = source  # the check of the configuration says what is wrong with it
+            continue
         table = {"bridge": source} if isinstance(source, type) else dict(source)
         if isinstance(found := table.get("bridge"), type):
+            demand_bridge_class(found, f"bridges.{name}")
             classes[name] = found
             table["bridge"] = CLASS_OF
         bridges[name] = table

@@ -27,6 +27,7 @@ from manybridge.protocol.errors import ErrorCode
 from manybridge.protocol.frames import FrameDecoder, OversizedFrame, encode_frame
 from manybridge.testing.memory import MEMORY, AsyncInMemoryMLBridge, InMemoryMLBridge, MemoryProcess
 from manybridge.testing.memory_runtime import MemoryRuntime
+from manybridge.testing.problems import KitError, demand_bridge_class
 from manybridge.testing.recording import Exchange, Recording
 
 UNORDERED: Final = frozenset(
@@ -248,10 +249,12 @@ def replay_against(
 
     Raises:
         ReplayMismatch: the worker says something else.
-        KitError: the recording can't be read.
+        KitError: the recording can't be read, or has not the bridge that was named, or several and none was.
     """
+    if not isinstance(worker, str):
+        demand_bridge_class(worker, "worker")
     recording = Recording(path)
-    name = bridge or next(iter(recording.bridges))
+    name = _recorded_bridge(recording, bridge)
     asked = [each for each in recording.exchanges(name) if each.command not in UNORDERED]
     with _worker(worker, name, options or {}, python) as sock:
         replies = _messages(sock)
@@ -263,6 +266,16 @@ def replay_against(
             if exchange.command != "common:call_result":
                 _replay_one(recording, exchange, asked, sock, replies, frozenset(ignore))
     return len(asked)
+
+
+def _recorded_bridge(recording: Recording, wanted: str | None) -> str:
+    names = list(recording.bridges)
+    if wanted is None and len(names) == 1:
+        return names[0]
+    if wanted in names:
+        return wanted
+    what = "say whose requests are asked" if wanted is None else f"nothing of {wanted!r} was recorded"
+    raise KitError(f"bridge: {what}; {recording.path} has: {', '.join(names) or 'none'}")
 
 
 def _replay_one(
