@@ -80,3 +80,16 @@ def test_what_was_not_recorded_is_not_said_to_be_right(tmp_path: Path) -> None:
         replay_against(path, WordBridge)
     with pytest.raises(KitError, match=r"worker: expected a class that extends"):
         replay_against(path, dict, bridge="one")  # type: ignore[arg-type]  # the slip that is tested
+
+
+def test_a_recording_that_can_not_be_written_is_named_and_a_second_one_empties_nothing(tmp_path: Path) -> None:
+    """The second recorder of a host is refused before it touches the file, which may be the first one's."""
+    path = tmp_path / "session.jsonl"
+    with InMemoryMLBridge(WordBridge) as ml:
+        with pytest.raises(KitError, match=r"gone/session\.jsonl: the recording can't be written: .*No such file"):
+            Recorder(ml, tmp_path / "gone" / "session.jsonl").__enter__()
+        with Recorder(ml, path):
+            before = path.stat().st_size
+            with pytest.raises(KitError, match="one at a time"):
+                Recorder(ml, path).__enter__()
+            assert path.stat().st_size >= before

@@ -54,12 +54,14 @@ class AsyncRecorder:
         self._began = monotonic()
 
     async def __aenter__(self) -> Self:
-        self._file = self._path.open("w", encoding="utf-8")
+        try:
+            self._file = self._opened()
+        except KitError:
+            self._wire.release()  # nobody closes what was not entered
+            raise
         bridges = {name: pool.config.reference or name for name, pool in self._pools.items()}
         self._write({"recording": FORMAT, "manybridge": manybridge.__version__, "bridges": bridges})
         for pool in self._pools.values():
-            if pool.supervisor.intercept is not None:
-                raise KitError("this host has faults or a recorder already; one at a time")
             pool.supervisor.intercept = self._intercept
         for pool in self._pools.values():
             if pool.supervisor.started:
@@ -68,6 +70,15 @@ class AsyncRecorder:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    def _opened(self) -> TextIO:
+        # First, because opening empties a file that is there: it may be what the other one writes.
+        if any(pool.supervisor.intercept is not None for pool in self._pools.values()):
+            raise KitError("this host has faults or a recorder already; one at a time")
+        try:
+            return self._path.open("w", encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise KitError(f"{self._path}: the recording can't be written: {error}") from error
 
     async def close(self) -> None:
         """End the recording. The host and its workers go on."""
