@@ -18,6 +18,7 @@ grace is over.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 from types import CodeType, FrameType, TracebackType
@@ -32,6 +33,10 @@ INTERRUPT_SIGNAL: Final = signal.SIGRTMIN + 3
 
 class Terminated(BaseException):
     """SIGTERM arrived: unwind, close the bridge, exit."""
+
+
+class _TakenBack(BaseException):  # nobody sees it
+    """Takes the place of an interrupt that shall not arrive."""
 
 
 class _PoolThread:
@@ -201,9 +206,17 @@ class Interrupter:
 
     @staticmethod
     def _take_back(thread: _PoolThread | None) -> None:
-        """Drop an exception that is under way to this thread; the stop ladder repeats it soon enough."""
+        """Drop an exception that is under way to this thread; the stop ladder repeats it soon enough.
+
+        Another one takes its place and is caught here. Setting none would do too, were it not for CPython 3.11, which
+        then believes for ever that one is under way: every later look for it is slow, and the first function that runs
+        under a profiler, a debugger or a coverage tool never ends.
+        """
         if thread is not None and thread.call.interrupted:
-            _set_exception(threading.get_ident(), None)
+            with contextlib.suppress(_TakenBack):
+                _set_exception(threading.get_ident(), _TakenBack)
+                while True:  # raised when that function returns
+                    pass
 
     def _unshield_pool_thread(self, kind: type[BaseException] | None) -> None:
         with self._gate:
@@ -228,9 +241,8 @@ def _in_user_code(call: WorkerCall) -> bool:
     return current_task(call.loop) is not None
 
 
-def _set_exception(thread_id: int, error: type[BaseException] | None) -> None:
-    """Set the exception that a thread raises at its next bytecode; None takes back one that it did not raise yet."""
+def _set_exception(thread_id: int, error: type[BaseException]) -> None:
+    """Set the exception that a thread raises at its next bytecode, in the place of one that it did not raise yet."""
     import ctypes
 
-    wanted = None if error is None else ctypes.py_object(error)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), wanted)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(error))
