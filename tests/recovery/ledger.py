@@ -14,8 +14,9 @@ from typing import Any, Final
 
 Line = dict[str, Any]
 
-EXPECTED_CODES: Final = frozenset({"worker_crashed", "worker_start_failed"})
-"""What a caller may get when a worker was killed. `resource_lost` comes with pinned resources only."""
+EXPECTED_CODES: Final = frozenset({"worker_crashed", "worker_start_failed", "quarantined"})
+"""What a caller may get when a worker was killed; `quarantined` where two died under the same request, one after the
+other: who killed them from outside, the host can't know. `resource_lost` comes with pinned resources only."""
 
 CLOSING_CODES: Final = frozenset({"host_closed", "shutting_down", "cancelled", "store_unavailable"})
 """What a caller may get besides while its host closes."""
