@@ -38,9 +38,8 @@ def bundled_bridges() -> tuple[str, ...]:
     """Return the names of the bridges that come with manybridge, without importing any of them."""
     folder = Path(__file__).parent.parent / "bridges"
     names = (module.name for module in pkgutil.iter_modules([str(folder)]))
-    return tuple(
-        sorted(name for name in names if name[0] != "_" and name not in RESERVED_NAMES)
-    )  # common: they share it
+    # The package `common` is what they share; its name is reserved, as no bridge can have it.
+    return tuple(sorted(name for name in names if name[0] != "_" and name not in RESERVED_NAMES))
 
 
 def fallback_problems(bridges: Mapping[str, BridgeConfig], known: Iterable[str]) -> Iterator[tuple[str, str]]:
