@@ -19,6 +19,7 @@ from tests.support import eventually
 pytestmark = [pytest.mark.framework, pytest.mark.timeout(180)]  # the first test pays for a worker and its imports
 
 TEAM = Path(__file__).parent / "team_trainer.py"
+STRUCK = Path(__file__).parent / "struck_trainer.py"
 SAME = 1e-6
 """How far the losses of a resumed run may lie from those of an uninterrupted one; on one CPU thread they are equal."""
 
@@ -172,6 +173,20 @@ def test_a_run_is_stopped_between_two_steps_also_by_force(bench: Bench, whole: l
         assert (run["state"], run["checkpoints"][-1] >= 4) == ("cancelled", True)
         worker.result("transformers:train", {"run": "struck", "resume": True})
         assert losses(worker.run("struck", metrics=True)["metrics"]) == pytest.approx(losses(whole), abs=SAME)
+
+
+def test_a_run_struck_before_a_loss_is_kept_is_resumed_from_before_that_step(
+    bench: Bench, whole: list[dict[str, Any]]
+) -> None:
+    """A checkpoint of that very step would leave it out of the loss curve for ever."""
+    with bench.worker(bridge=STRUCK) as worker:
+        args = {"run": "gap", "model": "tiny", "dataset": DATA, "settings": SETTINGS}
+        assert worker.error("transformers:train", args)["code"] == "cancelled"
+        assert worker.run("gap")["checkpoints"] == [4]
+        worker.result("transformers:train", {"run": "gap", "resume": True})
+        curve = worker.run("gap", metrics=True)["metrics"]
+        assert [row["step"] for row in curve] == list(range(1, STEPS + 1))
+        assert losses(curve) == pytest.approx(losses(whole), abs=SAME)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "changed", "missing"])

@@ -56,9 +56,9 @@ class Bench:
         subprocess.run(command, check=True, capture_output=True)
 
     @contextmanager
-    def worker(self, *arguments: str, **options: Any) -> Iterator[Caller]:
+    def worker(self, *arguments: str, bridge: str | Path = "transformers", **options: Any) -> Iterator[Caller]:
         """Start a worker, wait until it is ready, end it with the block."""
-        raw = RawWorker("transformers", {**self.options, **options}, *arguments, python=self.python)
+        raw = RawWorker(bridge, {**self.options, **options}, *arguments, python=self.python)
         # What the libraries say would fill the pipe, and nobody would read it.
         assert raw.process.stderr is not None
         log: list[bytes] = []

@@ -52,7 +52,8 @@ class Reporter:
         self._is_ours = is_ours
         self._message = "training"
         self.between_steps = True
-        """False while weights and optimizer may be half way between two steps."""
+        """False while weights and optimizer may be half way between two steps, and until a step's loss is kept: a
+        checkpoint of it would have a run resumed behind a step that is missing from the loss curve."""
 
     def began(self, step: int, total: int) -> None:
         """Training begins, or goes on behind `step`."""
@@ -60,7 +61,6 @@ class Reporter:
 
     def stepped(self, state: Any, control: Any) -> None:
         """One step has ended: report it, and stop here if the call was cancelled."""
-        self.between_steps = True
         step, total = state.global_step, state.max_steps
         if self._listener is not None:
             self._listener.stepped(step, total)
@@ -70,6 +70,7 @@ class Reporter:
             control.should_training_stop = True
             control.should_evaluate = False
             control.should_save = self._is_ours
+        self.between_steps = not control.should_log  # Trainer's own callback, which decides it, comes first
 
     def logged(self, step: int, total: int, logs: dict[str, Any]) -> None:
         """Metrics were logged: send them.
@@ -94,6 +95,7 @@ class Reporter:
             self.ctx.progress(step, total, self._message)
         if self._listener is not None:
             self._listener.measured(row)
+        self.between_steps = True
         self.ctx.emit(row)
 
 
