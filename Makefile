@@ -99,7 +99,7 @@ format: setup ## Rewrite the code in the house format
 	@$(VENV)/bin/ruff check --fix .
 
 test: setup lint ## Lint, then every test: those without a framework first
-	@$(VENV)/bin/pytest
+	@scripts/test.sh
 
 bench: setup ## Run the benchmarks
 	@$(VENV_PYTHON) -m benchmarks
