@@ -6,7 +6,8 @@ import json
 import socketserver
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,9 +15,11 @@ from typing import Any
 
 import pytest
 
+from manybridge.environments import advisories
 from manybridge.environments.advisories import Server, Snapshot, open_database
 from manybridge.environments.denylist import Release
 from manybridge.environments.osv import Unknown, Vulnerability, affects
+from tests.support import MS
 
 NOW = datetime.now(UTC).isoformat()
 BETA = Release("beta", "1.0")
@@ -48,6 +51,9 @@ class TestARecord:
             ([{"introduced": "1.1"}], "1.0", False),
             ([{"fixed": "0.5"}, {"introduced": "0"}, {"introduced": "0.9"}, {"fixed": "2"}], "1.0", True),
             ([{"fixed": "0.5"}, {"introduced": "0"}, {"introduced": "0.9"}, {"fixed": "2"}], "0.7", False),
+            ([{"introduced": "0"}, {"limit": "1.0"}], "1.0", False),
+            ([{"introduced": "0"}, {"limit": "1.1"}], "1.0", True),
+            ([{"introduced": "0"}, {"limit": "*"}], "1.0", True),
         ],
     )
     def test_ranges_are_evaluated_as_the_format_says(
@@ -97,10 +103,30 @@ class TestARecord:
         assert affects(other, BETA) is None
         assert affects(record({"introduced": "0"}, withdrawn=NOW), BETA) is None
 
+    @pytest.mark.parametrize("withdrawn", [None, "", "soon", "2999-01-01T00:00:00Z"])
+    def test_a_record_is_withdrawn_from_its_date_on(self, withdrawn: str | None) -> None:
+        """A date that is none, or that has not come, would hide an advisory."""
+        assert isinstance(affects(record({"introduced": "0"}, withdrawn=withdrawn), BETA), Vulnerability)
+
+
+FILES: dict[str, Callable[[list[dict[str, Any]]], str]] = {
+    "list": json.dumps,
+    "indented list": lambda records: json.dumps(records, indent=2),
+    "answer": lambda records: json.dumps({"vulns": records}),
+    "indented answer": lambda records: json.dumps({"vulns": records}, indent=2),
+}
+
 
 def write_snapshot(folder: Path, form: str, records: list[dict[str, Any]]) -> Path:
-    """Write records in one of the three forms."""
-    if form == "folder":
+    """Write records in one of the forms."""
+    if form in FILES:
+        path = folder / "all.json"
+        path.write_text(FILES[form](records), encoding="utf-8")
+    elif form in ("folder of archives", "folder of lines"):
+        path = folder / "snapshot"
+        (path / "PyPI").mkdir(parents=True)
+        write_snapshot(path / "PyPI", "zip" if form == "folder of archives" else "lines", records)
+    elif form == "folder":
         path = folder / "snapshot"
         path.mkdir()
         for number, each in enumerate(records):
@@ -117,7 +143,7 @@ def write_snapshot(folder: Path, form: str, records: list[dict[str, Any]]) -> Pa
 
 
 class TestASnapshot:
-    @pytest.mark.parametrize("form", ["folder", "zip", "lines"])
+    @pytest.mark.parametrize("form", ["folder", "zip", "lines", "folder of archives", "folder of lines", *FILES])
     def test_each_form_of_a_snapshot_is_read(self, tmp_path: Path, form: str) -> None:
         """One vulnerable package, one that is not."""
         path = write_snapshot(tmp_path, form, [record({"introduced": "0"}), record({"introduced": "9"}, name="alpha")])
@@ -135,6 +161,23 @@ class TestASnapshot:
         audit = Snapshot(path, 30).audit([BETA])
 
         assert [each.id for each in audit.vulnerabilities] == ["TEST-1"]
+        assert "31 days old" in audit.not_audited[0].reason
+
+    def test_one_record_is_a_snapshot_too(self, tmp_path: Path) -> None:
+        """As an advisory is published: a file, indented."""
+        path = tmp_path / "TEST-1.json"
+        path.write_text(json.dumps(record({"introduced": "0"}), indent=2), encoding="utf-8")
+
+        assert [each.id for each in Snapshot(path, 30).audit([BETA]).vulnerabilities] == ["TEST-1"]
+
+    def test_a_record_of_the_future_does_not_keep_a_snapshot_young(self, tmp_path: Path) -> None:
+        """Somebody mistyped a year; the rest is as old as it is."""
+        future = (datetime.now(UTC) + timedelta(days=365)).isoformat()
+        old = (datetime.now(UTC) - timedelta(days=31)).isoformat()
+        records = [{**record({"introduced": "9"}), "modified": each} for each in (old, future)]
+
+        audit = Snapshot(write_snapshot(tmp_path, "lines", records), 30).audit([BETA])
+
         assert "31 days old" in audit.not_audited[0].reason
 
     @pytest.mark.parametrize(
@@ -304,6 +347,30 @@ class TestAServer:
             thread.join()
 
         assert [each.subject for each in audit.not_audited] == ["beta==1.0"]
+
+    def test_a_server_that_never_ends_its_answer_has_audited_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The limit is that of an answer, not of each of its bytes."""
+        monkeypatch.setattr(advisories, "SERVER_TIMEOUT", 20 * MS)
+        over = threading.Event()
+
+        class Dripping(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                while self.rfile.readline().strip():
+                    pass
+                self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n")
+                with suppress(OSError):
+                    while not over.wait(MS):
+                        self.wfile.write(b" ")
+
+        with socketserver.TCPServer(("127.0.0.1", 0), Dripping) as server:
+            thread = threading.Thread(target=server.handle_request)
+            thread.start()
+            audit = Server(f"http://127.0.0.1:{server.server_address[1]}").audit([BETA])
+            over.set()
+            thread.join()
+
+        assert [each.subject for each in audit.not_audited] == ["beta==1.0"]
+        assert "timed out" in audit.not_audited[0].reason
 
     def test_an_address_that_is_none_has_audited_nothing(self) -> None:
         """It is the caller's word, and his pipeline waits for the exit code."""

@@ -98,6 +98,20 @@ def test_folders_that_pip_knows_are_searched_too(world: World, monkeypatch: pyte
     assert len(make_lock("mine", ["alpha"], world.locks / "mine.txt", settings).lock.pins) == 2
 
 
+def test_folders_that_uv_knows_are_searched_beside_those_of_pip(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Uv reads UV_FIND_LINKS only where no argument names a folder, and those of pip are arguments."""
+    settings = replace(world.settings, find_links=())
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "empty"))
+    monkeypatch.setenv("UV_FIND_LINKS", f"{tmp_path / 'empty'},{world.wheels}")
+    path = world.locks / "mine.txt"
+
+    assert len(make_lock("mine", ["alpha"], path, settings).lock.pins) == 2
+    assert build(read_lock(path), settings).interpreter.exists()
+
+
 @pytest.mark.parametrize("variable", ["PIP_FIND_LINKS", "UV_FIND_LINKS"])
 def test_folders_of_wheels_are_meant_from_where_the_command_runs(
     world: World, monkeypatch: pytest.MonkeyPatch, variable: str

@@ -109,6 +109,21 @@ def test_what_python_does_not_run_is_not_found(venv: Venv, canary: Canary, form:
     assert not canary.sang
 
 
+@pytest.mark.parametrize("end", ["\f", "\v", "\x1c", "\x85", "\u2028"])
+def test_a_line_that_begins_for_newer_releases_of_python_alone_is_found(venv: Venv, canary: Canary, end: str) -> None:
+    """Python 3.13 splits a .pth file as `str.splitlines` does; earlier ones see a comment and no more."""
+    path = venv.write("x.pth", f"# a comment{end}{canary.line}")
+
+    assert venv.findings() == [str(path)]
+
+
+def test_a_pth_file_that_is_not_utf_8_is_split_all_the_same(venv: Venv, canary: Canary) -> None:
+    """Python reads it in the encoding of the locale then."""
+    path = venv.write("x.pth", b"# \xff\x85" + canary.line.encode())
+
+    assert venv.findings() == [str(path)]
+
+
 def test_a_byte_order_mark_hides_nothing(venv: Venv, canary: Canary) -> None:
     """Python 3.13 skips it and runs the line; earlier ones do not."""
     path = venv.write("x.pth", b"\xef\xbb\xbf" + canary.line.encode())

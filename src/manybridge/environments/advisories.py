@@ -15,12 +15,11 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import IO, Any, Final, Protocol
 
 from manybridge.environments.denylist import Release
-from manybridge.environments.osv import ECOSYSTEM, Unknown, Vulnerability, affects, packages_of
+from manybridge.environments.osv import ECOSYSTEM, Unknown, Vulnerability, affects, moment_of, packages_of
 
 OSV_SERVER: Final = "https://api.osv.dev"
 SERVER_TIMEOUT: Final = 20.0
@@ -31,6 +30,9 @@ MOST_PAGES: Final = 20
 """Pages of one answer that are asked for; a server that always has another has not answered."""
 
 _DAY: Final = 86_400.0
+_READ_AT_ONCE: Final = 1 << 16
+_FORMS: Final = (".json", ".jsonl", ".ndjson", ".zip")
+"""What is read of a folder; it may hold other things too."""
 
 # What damaged, encrypted, endlessly nested or foreign data make of the parsers; also a server that breaks off, or that
 # does not speak HTTP. All of it means the same: nothing was looked up.
@@ -70,7 +72,10 @@ def open_database(source: str | None, max_age: float) -> Database:
 
 
 class Snapshot:
-    """Records in a folder (a JSON file each), a zip file of such, or a file with one record in each line."""
+    """Records in files: one, a list of them, an answer of OSV (`{"vulns": [...]}`), or one in each line.
+
+    The path is such a file, a zip file of such, or a folder of both.
+    """
 
     def __init__(self, path: Path, max_age: float) -> None:
         self._path = path
@@ -82,12 +87,12 @@ class Snapshot:
         by_name: dict[str, list[Release]] = {}
         for release in releases:
             by_name.setdefault(release.name, []).append(release)
-        newest, records = 0.0, 0
+        now, newest, records = time.time(), 0.0, 0
         try:
             for record in self._records():
                 packages = packages_of(record)
                 records += bool(packages)
-                newest = max(newest, _modified(record))
+                newest = max(newest, _modified(record, now))
                 for release in (each for name in packages for each in by_name.get(name, ())):
                     _add(audit, affects(record, release))
         except _UNREADABLE as error:
@@ -95,25 +100,17 @@ class Snapshot:
             return audit
         if not records:
             audit.not_audited += _all(releases, f"the snapshot {self._path} has no record about Python packages")
-        elif (age := (time.time() - newest) / _DAY) > self._max_age:
+        elif (age := (now - newest) / _DAY) > self._max_age:
             text = f"the newest record of {self._path} is {age:.0f} days old, and {self._max_age:g} are allowed"
             audit.not_audited += _all(releases, text)
         return audit
 
     def _records(self) -> Iterator[dict[str, Any]]:
         if self._path.is_dir():
-            for path in sorted(self._path.rglob("*.json")):
-                yield _record(path.read_bytes(), path.name)
-        elif zipfile.is_zipfile(self._path):
-            with zipfile.ZipFile(self._path) as archive:
-                for name in archive.namelist():
-                    if name.endswith(".json"):
-                        yield _record(archive.read(name), name)
+            for path in sorted(each for each in self._path.rglob("*") if each.suffix in _FORMS):
+                yield from _records_of(path, f"{path.relative_to(self._path)}: ")
         else:
-            with self._path.open("rb") as file:
-                for number, line in enumerate(file, 1):
-                    if line.strip():
-                        yield _record(line, f"line {number}")
+            yield from _records_of(self._path, "")
 
 
 class Server:
@@ -159,10 +156,23 @@ class Server:
             headers={"Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request, timeout=SERVER_TIMEOUT) as reply:  # noqa: S310  # as above
-            results = json.load(reply)["results"]
+            results = json.loads(_body(reply))["results"]
         if not isinstance(results, list):
             raise TypeError("its answer has no list of results")
         return results
+
+
+def _body(reply: http.client.HTTPResponse) -> bytes:
+    """Read an answer to its end. The timeout of the connection alone counts anew with each byte."""
+    deadline = time.monotonic() + SERVER_TIMEOUT
+    expected, body = reply.length, bytearray()
+    while part := reply.read1(_READ_AT_ONCE):
+        body += part
+        if time.monotonic() > deadline:
+            raise TimeoutError("timed out")
+    if expected is not None and len(body) < expected:
+        raise http.client.IncompleteRead(bytes(body), expected - len(body))
+    return bytes(body)
 
 
 def _query(release: Release, page: str | None) -> dict[str, Any]:
@@ -187,22 +197,63 @@ def _found(answer: Any) -> list[str]:
     return [str(each["id"]) for each in listed]
 
 
-def _record(data: bytes, where: str) -> dict[str, Any]:
+def _records_of(path: Path, where: str) -> Iterator[dict[str, Any]]:
+    """Yield the records of one file; `where` goes before what is said of it."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.endswith(_FORMS):
+                    with archive.open(name) as file:
+                        yield from _records_in(file, f"{where}{name}: ")
+    else:
+        with path.open("rb") as file:
+            yield from _records_in(file, where)
+
+
+def _records_in(file: IO[bytes], where: str) -> Iterator[dict[str, Any]]:
+    """Yield the records of a JSON document, or of a file with one in each line. That is read as it is needed."""
+    number, first = next(((number, line) for number, line in enumerate(file, 1) if line.strip()), (0, b""))
+    if not first:
+        return
     try:
-        record = json.loads(data)
+        begins = json.loads(first)
+    except ValueError:
+        begins = None  # a document of several lines, or damaged
+    if not isinstance(begins, dict) or "id" not in begins:
+        yield from _records_of_document(first + file.read(), f"{where}line {number}")
+        return
+    yield begins
+    for later, line in enumerate(file, number + 1):
+        if line.strip():
+            yield _record(_parsed(line, f"{where}line {later}"), f"{where}line {later}")
+
+
+def _records_of_document(data: bytes, where: str) -> Iterator[dict[str, Any]]:
+    document = _parsed(data, where)
+    if isinstance(document, dict) and isinstance(document.get("vulns"), list):
+        document = document["vulns"]
+    for record in document if isinstance(document, list) else [document]:
+        yield _record(record, where)
+
+
+def _parsed(data: bytes, where: str) -> Any:
+    try:
+        return json.loads(data)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+
+
+def _record(record: Any, where: str) -> dict[str, Any]:
     if not isinstance(record, dict) or "id" not in record:
         raise ValueError(f"{where}: it is no advisory, since it has no id")
     return record
 
 
-def _modified(record: dict[str, Any]) -> float:
-    try:
-        moment = datetime.fromisoformat(str(record.get("modified")))
-    except ValueError:
-        return 0.0
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+def _modified(record: dict[str, Any], now: float) -> float:
+    """Return when a record was changed last; one that is dated tomorrow says nothing about the snapshot's age."""
+    moment = moment_of(record.get("modified"))
+    stamp = moment.timestamp() if moment else 0.0
+    return stamp if stamp <= now + _DAY else 0.0
 
 
 def _said(error: Exception) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from packaging.utils import canonicalize_name
@@ -44,7 +45,8 @@ def packages_of(record: dict[str, Any]) -> set[str]:
 
 def affects(record: dict[str, Any], release: Release) -> Vulnerability | Unknown | None:
     """Say whether a record is about a release; None if it is not."""
-    if record.get("withdrawn"):
+    withdrawn = moment_of(record.get("withdrawn"))
+    if withdrawn is not None and withdrawn <= datetime.now(UTC):  # a date that is none takes nothing back
         return None
     try:
         version = Version(release.version)
@@ -57,6 +59,15 @@ def affects(record: dict[str, Any], release: Release) -> Vulnerability | Unknown
     if None in answers:
         return Unknown(str(release), f"{record.get('id')} does not say which versions it is about")
     return None
+
+
+def moment_of(text: Any) -> datetime | None:
+    """Return a date of a record, or None if it is none."""
+    try:
+        moment = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _affected(record: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -85,12 +96,15 @@ def _in_range(events: Any, version: Version) -> bool | None:
     points: list[tuple[Version, str]] = []
     for event in events:
         for kind, value in event.items():
-            if kind == "limit":
+            if (kind, value) == ("limit", "*"):
                 continue
             parsed = Version("0.dev0") if value == "0" else _parsed(value)
             if parsed is None:
                 return None
             points.append((parsed, kind))
+    limits = [point for point, kind in points if kind == "limit"]
+    if limits and version >= max(limits):
+        return False
     inside = False
     for point, kind in sorted(points, key=lambda each: each[0]):
         if kind == "introduced" and version >= point:

@@ -98,8 +98,7 @@ def _read_path_file(path: Path) -> tuple[list[bytes], list[Path]]:
         return [], []  # site skips it too
     run: list[bytes] = []
     added: list[Path] = []
-    # Newer releases of Python skip a byte order mark, so that a line behind it runs there.
-    for line in _LINE_END.split(data.removeprefix(_BYTE_ORDER_MARK)):
+    for line in _lines(data):
         if line.startswith(_RUN):
             run.append(line.strip())
         elif line.strip() and not line.startswith(b"#"):
@@ -107,6 +106,22 @@ def _read_path_file(path: Path) -> tuple[list[bytes], list[Path]]:
             if _is_there(place):
                 added.append(place)
     return run, added
+
+
+def _lines(data: bytes) -> list[bytes]:
+    """Return what any release of Python takes for a line.
+
+    Up to 3.12 a file's line ends count. From 3.13 on a byte order mark is skipped, so that a line behind it runs, and
+    `str.splitlines` splits, so that a line also begins behind a form feed or a line separator of Unicode.
+    """
+    data = data.removeprefix(_BYTE_ORDER_MARK)
+    try:
+        newer = [line.encode() for line in data.decode().splitlines()]
+    except UnicodeDecodeError:
+        newer = [line.encode("latin-1") for line in data.decode("latin-1").splitlines()]
+    lines = _LINE_END.split(data)
+    seen = frozenset(lines)
+    return lines + [line for line in newer if line not in seen]
 
 
 def _is_there(place: Path) -> bool:

@@ -133,8 +133,12 @@ def run_uv(
 
 
 def find_links(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[str]:
-    """Return the arguments that name folders of wheels: those configured, and pip's. uv reads UV_FIND_LINKS itself."""
-    folders = [*settings.find_links, *map(_from_here, environ.get("PIP_FIND_LINKS", "").split())]
+    """Return the arguments that name folders of wheels: those configured, uv's and pip's.
+
+    Uv's too: where an argument names any, uv does not look into UV_FIND_LINKS.
+    """
+    named = [*environ.get("UV_FIND_LINKS", "").split(","), *environ.get("PIP_FIND_LINKS", "").split()]
+    folders = [*settings.find_links, *(_from_here(each) for each in named if each.strip())]
     return [part for folder in dict.fromkeys(folders) for part in ("--find-links", folder)]
 
 
