@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable
 from time import monotonic
 from typing import Any
@@ -103,6 +104,27 @@ async def test_an_awaited_host_call_uses_the_channels_own_way_or_a_thread() -> N
     assert await Context(awaitable).acall_host("tool", {"a": 1}) == "awaited"
     assert plain.calls == [("tool", {}, None)]
     assert awaitable.calls == [("tool", {"a": 1}, None)]
+
+
+@pytest.mark.parametrize(
+    ("tool", "args", "words"),
+    [
+        ("tool", [1], "args of tool 'tool': expected a mapping, found list"),
+        ("tool", "a=1", "args of tool 'tool': expected a mapping, found str"),
+        (5, {}, "tool: expected the name of a tool, a string, found int"),
+        (None, None, "tool: expected the name of a tool, a string, found NoneType"),
+    ],
+)
+async def test_a_host_call_that_is_none_is_the_handlers_mistake(tool: Any, args: Any, words: str) -> None:
+    """Sent on, it would be a breach of the protocol, for which a host kills the worker."""
+    channel = AsyncChannel()
+    ctx = Context(channel)
+
+    with pytest.raises(TypeError, match=re.escape(words)):
+        ctx.call_host(tool, args)
+    with pytest.raises(TypeError, match=re.escape(words)):
+        await ctx.acall_host(tool, args)
+    assert channel.calls == []
 
 
 def test_the_doubles_of_these_tests_are_channels() -> None:

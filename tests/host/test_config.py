@@ -218,6 +218,14 @@ class TestChecks:
             bridge.eager,
         ) == (1, 0, 1000, 60.0, 0.5, "auto", True)
 
+    @pytest.mark.parametrize("value", [3, [], "mock", None])
+    def test_bridges_that_are_no_table_are_a_problem_like_any_other(self, value: Any) -> None:
+        """Said once, with what was found; the default that can't be among them is told as well."""
+        problems = problems_of({"default": "mock", "bridges": value})
+
+        assert [each["key"] for each in problems] == ["bridges", "default"]
+        assert problems[0]["text"].startswith("expected a table of tables, found ")
+
 
 class TestExpansion:
     def test_variables_are_replaced_in_options_and_environment(self) -> None:

@@ -234,6 +234,21 @@ def test_code_that_can_not_be_stopped_ends_a_worker_without_a_host(mode: str, co
         eventually(lambda: not process_is_running(child))
 
 
+def test_no_call_is_left_without_a_reply_by_a_worker_that_ends_itself() -> None:
+    """What runs beside the code that does not stop, and what waits, ends with the process, and its callers hear so."""
+    arguments = ("--max-concurrency", "2", "--cancel-grace-ms", str(GRACE_MS))
+    with RawWorker(bridge("stubborn"), *arguments) as worker:
+        stuck, beside = start(worker, "stuck"), start(worker, "stuck")
+        waiting = worker.send("s:quick")
+        asked = worker.send("common:cancel", {"id": stuck})
+        replies = {message["id"]: message for message in (worker.read() for _ in range(4))}
+        worker.assert_closed()
+        codes = {number: error_of(replies[number])["code"] for number in (stuck, beside, waiting)}
+        assert codes == {stuck: "cancelled", beside: "worker_crashed", waiting: "shutting_down"}
+        assert replies[asked]["success"]
+        assert worker.ended() == 1
+
+
 def test_the_host_has_the_last_rung_where_there_is_one(hosted: RawWorker) -> None:
     """The worker goes on to interrupt, answers pings and waits for its end."""
     number = start(hosted, "never")

@@ -218,12 +218,13 @@ class Context:
         Raises:
             BridgeError: `unknown_tool`, `timeout`, or whatever the tool failed with.
             Cancelled: the call was cancelled meanwhile.
+            TypeError: `tool` is no string, or `args` no mapping.
         """
-        return self._channel.call_host(tool, {} if args is None else args, self._within(timeout))
+        return self._channel.call_host(*_tool_and_args(tool, args), self._within(timeout))
 
     async def acall_host(self, tool: str, args: dict[str, Any] | None = None, timeout: float | None = None) -> Any:
         """Like `call_host`, without blocking the event loop; several may run at once."""
-        arguments = {} if args is None else args
+        tool, arguments = _tool_and_args(tool, args)
         if isinstance(self._channel, AsyncCallChannel):
             return await self._channel.acall_host(tool, arguments, self._within(timeout))
         from asyncio import to_thread
@@ -235,6 +236,16 @@ class Context:
         if timeout is None or left is None:
             return left if timeout is None else timeout
         return min(timeout, left)
+
+
+def _tool_and_args(tool: Any, args: Any) -> tuple[str, dict[str, Any]]:
+    """Check here what the client would take for a breach of the protocol, for which it would end the worker."""
+    if not isinstance(tool, str):
+        raise TypeError(f"tool: expected the name of a tool, a string, found {type(tool).__name__}")
+    arguments = {} if args is None else args
+    if not isinstance(arguments, Mapping):
+        raise TypeError(f"args of tool {tool!r}: expected a mapping, found {type(args).__name__}")
+    return tool, dict(arguments)
 
 
 class DetachedContext(Context):

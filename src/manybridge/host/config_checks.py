@@ -92,7 +92,9 @@ class Checker:
             fields["environments"] = self.environments(fields["environments"])
         if fields.get("store") is not None:
             self.store(fields["store"])
-        written = values.get("bridges", {}) if isinstance(values, dict) else {}
+        written = values.get("bridges") if isinstance(values, Mapping) else None
+        if not isinstance(written, Mapping):  # nothing, or what the table's check has told already
+            written = {}
         for name, text in fallback_problems(bridges, written):
             self.problems.add(("bridges", name, "fallback"), text)
         default = fields.get("default")

@@ -83,6 +83,15 @@ class Answers:
         text = "The worker is shutting down and takes no further calls."
         self._send_error(call, ErrorInfo.of(ErrorCode.SHUTTING_DOWN, text))
 
+    def ended_with_worker(self, call: WorkerCall, culprit: WorkerCall) -> None:
+        """Answer a call that ends because the process does, so that the code of another one stops."""
+        if call.stop_reason is not None:
+            self.stopped(call, stopped_by="exit")
+            return
+        code = ErrorCode.SHUTTING_DOWN if call.started_at is None else ErrorCode.WORKER_CRASHED
+        text = f"The worker ended itself: nothing else stopped {culprit.request.command}, which ran beside this call."
+        self._send_error(call, ErrorInfo.of(code, text))
+
     def malformed(self, malformed: Malformed) -> None:
         """Answer what is no request. `error_info` is always there: whoever sent this needs to know what was wrong."""
         error = malformed.error

@@ -192,6 +192,8 @@ class Runtime:
     def _give_up(self, call: WorkerCall) -> None:
         """Nobody else can stop this code: answer for it and end the process with everything that it started."""
         if self.answers.stopped(call, stopped_by="exit"):
+            for other in self.calls.all():
+                self.answers.ended_with_worker(other, call)
             exit_now(1)
 
     # ------------------------------------------------------------------ what control commands ask
