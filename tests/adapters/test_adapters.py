@@ -220,6 +220,13 @@ def test_a_host_gets_the_adapter_of_its_kind() -> None:
     assert isinstance(make(AsyncHost(), "dspy"), AsyncDSPyAdapter)
 
 
+@pytest.mark.parametrize("framework", ["dspy", "langchain", "transformers", "python", "anything"])
+async def test_an_async_adapter_may_be_awaited(framework: str) -> None:
+    """As everything else that `AsyncMLBridge` returns; it is the adapter itself."""
+    adapter = adapter_for(framework)(AsyncHost(), framework)
+    assert await adapter is adapter
+
+
 def test_a_programs_calls_share_its_session_and_nothing_else() -> None:
     """Least of all an idempotency key: the first answer would come back for ever."""
     host = Host()

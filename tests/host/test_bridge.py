@@ -152,6 +152,26 @@ class TestCalls:
         with pytest.raises(UnknownCommandError):
             await ml.batch("mock", calls, return_exceptions=False)
 
+    async def test_a_batch_with_a_key_repeats_only_what_has_not_succeeded(self, mock_host: HostMaker) -> None:
+        """Each call has a key of its own; the same through `common:batch`."""
+        ml = await mock_host()
+        items: list[dict[str, Any]] = [{"command": "mock:echo", "args": {"n": 1}}, {"command": "mock:fail"}]
+        for _ in range(2):
+            first, second = await ml.batch("mock", items, idempotency_key="k")
+            assert (first, second.code) == ({"n": 1}, "handler_error")
+        results = (await ml.call("mock", "common:batch", {"calls": items}, idempotency_key="k"))["results"]
+        assert [each["success"] for each in results] == [True, False]
+        counts = (await ml.call("mock", "calls"))["counts"]
+        assert (counts["echo"], counts["fail"]) == (1, 3)
+
+    async def test_an_unknown_key_in_a_batch_is_refused(self, mock_host: HostMaker) -> None:
+        """A misspelt `args` would be a call without arguments."""
+        ml = await mock_host()
+        with pytest.raises(InvalidArgumentError, match=r"calls\[0\]: .*found 'arg'"):
+            await ml.batch("mock", [{"command": "echo", "arg": {"n": 1}}])
+        with pytest.raises(InvalidArgumentError, match=r"calls\[0\]: .*found 'arg'"):
+            await ml.call("mock", "common:batch", {"calls": [{"command": "mock:echo", "arg": {"n": 1}}]})
+
     async def test_a_deadline_of_the_callers_own_works_too(self, mock_host: HostMaker) -> None:
         """asyncio.timeout around a call stops its work."""
         ml = await mock_host()

@@ -29,8 +29,8 @@ async def test_a_job_reports_progress_and_keeps_its_result(mock_host: HostMaker)
     assert job.progress.rate is not None
     assert job.progress.rate > 0
     assert job.progress.time_left == 0
-    assert ml.get_job(job.id) is job
-    assert [each.id for each in ml.jobs()] == [job.id]
+    assert await ml.get_job(job.id) is job
+    assert [each.id for each in await ml.jobs()] == [job.id]
 
 
 async def test_a_job_is_starting_until_there_is_a_worker_and_then_running(mock_host: HostMaker) -> None:
@@ -97,7 +97,7 @@ async def test_a_job_that_does_not_exist_is_named(mock_host: HostMaker) -> None:
     ml = await mock_host()
 
     with pytest.raises(CallError) as caught:
-        ml.get_job("job-0")
+        await ml.get_job("job-0")
     assert caught.value.code == "job_not_found"
 
 
@@ -229,12 +229,12 @@ async def test_jobs_are_filtered(mock_host: HostMaker) -> None:
     for job in jobs:
         await job.wait()
 
-    assert ml.jobs("mock") == [jobs[0], jobs[2]]
-    assert ml.jobs(states="failed") == jobs[2:]
-    assert ml.jobs(states={JobState.DONE, JobState.CANCELLED}) == jobs[:2]
-    assert ml.jobs(limit=1) == jobs[2:]
+    assert await ml.jobs("mock") == [jobs[0], jobs[2]]
+    assert await ml.jobs(states="failed") == jobs[2:]
+    assert await ml.jobs(states={JobState.DONE, JobState.CANCELLED}) == jobs[:2]
+    assert await ml.jobs(limit=1) == jobs[2:]
     with pytest.raises(InvalidArgumentError, match="asleep"):
-        ml.jobs(states=["asleep"])
+        await ml.jobs(states=["asleep"])
 
 
 async def test_a_job_that_has_ended_can_be_deleted(mock_host: HostMaker) -> None:
@@ -247,9 +247,9 @@ async def test_a_job_that_has_ended_can_be_deleted(mock_host: HostMaker) -> None
     await ml.delete_job(job.id)
 
     assert caught.value.code == "not_supported"
-    assert ml.jobs() == []
+    assert await ml.jobs() == []
     with pytest.raises(CallError, match="no job"):
-        await ml.find_job(job.id)
+        await ml.get_job(job.id)
 
 
 async def test_an_id_may_be_chosen_once(mock_host: HostMaker) -> None:
@@ -257,7 +257,7 @@ async def test_an_id_may_be_chosen_once(mock_host: HostMaker) -> None:
     ml = await mock_host()
     job = await ml.submit("mock", "echo", id="night")
 
-    assert (job.id, ml.get_job("night")) == ("night", job)
+    assert (job.id, await ml.get_job("night")) == ("night", job)
     with pytest.raises(InvalidArgumentError, match="night"):
         await ml.submit("mock", "echo", id="night")
 
@@ -271,9 +271,22 @@ async def test_a_key_makes_one_job_of_several_submits(mock_host: HostMaker) -> N
         await ml.submit("mock", "echo", {"a": 2}, idempotency_key="k")
     assert caught.value.code == "conflict"
 
+    several = await asyncio.gather(*(ml.submit("mock", "echo", {"a": 3}, idempotency_key="s") for _ in range(5)))
+    assert all(each is several[0] for each in several)
+
     failed = await ml.submit("mock", "fail", idempotency_key="f")
     await failed.wait()
     assert await ml.submit("mock", "fail", idempotency_key="f") is not failed
+
+
+async def test_a_keyed_submit_that_fails_leaves_the_key_free(mock_host: HostMaker) -> None:
+    """What stood in the way is put right, and the same key is used again."""
+    ml = await mock_host()
+    await ml.submit("mock", "echo", id="taken")
+    with pytest.raises(InvalidArgumentError, match="taken"):
+        await ml.submit("mock", "echo", id="taken", idempotency_key="k")
+    job = await ml.submit("mock", "echo", id="free", idempotency_key="k")
+    assert await ml.submit("mock", "echo", idempotency_key="k") is job
 
 
 async def test_a_reader_that_stops_reading_does_not_hold_up_the_job(mock_host: HostMaker) -> None:

@@ -78,7 +78,7 @@ async def test_a_finished_job_is_there_after_a_restart(store: Store, start: Host
     await first.close(0.0)
 
     second = await start(store, "host-2")
-    found = second.get_job(job.id)
+    found = await second.get_job(job.id)
     assert (found.state, await found.result()) == (JobState.DONE, {"steps": 3})
     assert found.progress is not None
     assert (found.progress.current, found.progress.total) == (3, 3)
@@ -86,9 +86,9 @@ async def test_a_finished_job_is_there_after_a_restart(store: Store, start: Host
     assert [data["current"] for data in await events_of(found, 2)] == [3]
     assert (await found.cancel(), found.describe()["events"]) == (False, 3)
     with pytest.raises(CallError) as caught:
-        await second.get_job(failed.id).result()
+        await (await second.get_job(failed.id)).result()
     assert caught.value.code == "handler_error"
-    assert [each.id for each in second.jobs()] == [job.id, failed.id]
+    assert [each.id for each in await second.jobs()] == [job.id, failed.id]
 
 
 async def test_the_result_is_in_the_store_before_anybody_sees_it(store: Store, start: HostStarter) -> None:
@@ -133,7 +133,7 @@ async def test_an_interrupted_job_says_so(store: Store, start: HostStarter) -> N
     """failed, host_closed, details.interrupted; and so does the store."""
     await store.save_job(left_behind())
     ml = await start(store)
-    job = ml.get_job("job-1")
+    job = await ml.get_job("job-1")
 
     with pytest.raises(ClosedError) as caught:
         await job.result()
@@ -152,7 +152,7 @@ async def test_an_interrupted_job_runs_again_where_the_caller_said_so(store: Sto
     await store.save_job(left_behind(idempotent=True, command="mock:count", args={"n": 2}, events=1))
     await store.append_events("job-1", [JobEvent(0, "chunk", "old"), JobEvent(1, "chunk", "older")])
     ml = await start(store)
-    job = ml.get_job("job-1")
+    job = await ml.get_job("job-1")
 
     assert await job.result(10) == {"count": 2}
     events = [event async for event in job.events()]
@@ -182,7 +182,7 @@ async def test_only_one_of_two_hosts_runs_an_interrupted_job_again(store: Store,
     """Both start at the same time; the other one watches."""
     await store.save_job(left_behind(idempotent=True, command="mock:sleep", args={"seconds": 0.3}))
     first, second = await asyncio.gather(start(store, "host-1"), start(store, "host-2"))
-    jobs = [first.get_job("job-1"), second.get_job("job-1")]
+    jobs = [await first.get_job("job-1"), await second.get_job("job-1")]
 
     assert sorted(type(job).__name__ for job in jobs) == ["LiveJob", "StoredJob"]
     assert [await job.result(10) for job in jobs] == [{"slept": 0.3}] * 2
@@ -191,7 +191,7 @@ async def test_only_one_of_two_hosts_runs_an_interrupted_job_again(store: Store,
 async def test_a_job_waits_for_a_host_that_has_its_bridge(store: Store, start: HostStarter) -> None:
     """Another program with the same store does not decide about it; it can be cancelled."""
     await store.save_job(left_behind(idempotent=True, bridge="elsewhere", state="queued"))
-    job = (await start(store)).get_job("job-1")
+    job = await (await start(store)).get_job("job-1")
 
     assert (job.state, await job.wait(0.01)) == (JobState.QUEUED, False)
     assert await job.cancel()
@@ -210,8 +210,8 @@ async def test_a_host_that_closes_leaves_what_may_run_again_to_the_next(store: S
     assert (job.state, other.state) == (JobState.FAILED, JobState.FAILED)
 
     second = await start(store, "host-2")
-    assert second.get_job("lost").state == JobState.FAILED
-    again = second.get_job("again")
+    assert (await second.get_job("lost")).state == JobState.FAILED
+    again = await second.get_job("again")
     await aeventually(lambda: again.state == JobState.RUNNING)
     assert await again.cancel()
 
@@ -221,7 +221,7 @@ async def test_a_job_of_another_living_host_can_be_watched(store: Store, start: 
     first = await start(store, "host-1")
     job = await first.submit("mock", "progress", {"steps": 30, "delay": 0.02})
     second = await start(store, "host-2")
-    seen = await second.find_job(job.id)
+    seen = await second.get_job(job.id)
 
     assert await seen.wait(0.01) is False
     assert [data["current"] for data in await events_of(seen)] == list(range(1, 31))
@@ -233,7 +233,7 @@ async def test_a_job_of_another_living_host_can_be_cancelled(store: Store, start
     first = await start(store, "host-1")
     job = await first.submit("mock", "progress", {"steps": 1000, "delay": 0.02})
     second = await start(store, "host-2")
-    seen = await second.find_job(job.id)
+    seen = await second.get_job(job.id)
 
     assert await seen.cancel()
     assert (seen.state, job.state) == (JobState.CANCELLED, JobState.CANCELLED)
@@ -247,13 +247,69 @@ async def test_who_waits_for_a_job_of_another_host_learns_that_the_host_died(sto
     await store.announce_host(this_host("other"), LEASE)
     await store.save_job(left_behind(host="other"))
     ml = await start(store)
-    job = ml.get_job("job-1")
+    job = await ml.get_job("job-1")
     assert await job.wait(0.01) is False
     await store.retire_host("other")
 
     assert await job.wait(5)
     assert job.error is not None
     assert job.error.details["interrupted"]
+
+
+class BusyStore(MemoryStore):
+    """A store in which another host does something just before this one is told what it asks for."""
+
+    def __init__(self, question: str, happens: Callable[[MemoryStore], Awaitable[None]]) -> None:
+        super().__init__()
+        self._question, self._happens = question, happens
+
+    async def list_jobs(self, **conditions: Any) -> list[JobRecord]:
+        """As it is, after that."""
+        await self._asked("list_jobs")
+        return await super().list_jobs(**conditions)
+
+    async def living_hosts(self) -> set[str]:
+        """As they are, after that."""
+        await self._asked("living_hosts")
+        return await super().living_hosts()
+
+    async def _asked(self, question: str) -> None:
+        if question == self._question:
+            self._question = ""
+            await self._happens(self)
+
+
+async def begins(store: MemoryStore) -> None:
+    """Another host begins, and with it a job."""
+    await store.announce_host(this_host("other"), LEASE)
+    await store.save_job(left_behind(host="other"))
+
+
+async def ends(store: MemoryStore) -> None:
+    """The host ends, after its job."""
+    await store.save_job(left_behind(host="other", state="done", result={"a": 1}, finished_at=2.0))
+    await store.retire_host("other")
+
+
+async def test_a_job_that_begins_while_a_host_starts_is_left_alone(start: HostStarter) -> None:
+    """It was not there, nor was its host, when the starting one began to look."""
+    store = BusyStore("list_jobs", begins)
+    job = await (await start(store)).get_job("job-1")
+    assert job.state == JobState.RUNNING
+    assert await store.get_job("job-1") == left_behind(host="other")
+
+
+@pytest.mark.parametrize("asks", ["start", "wait", "cancel"])
+async def test_a_job_that_ends_with_its_host_while_one_looks_is_done(start: HostStarter, asks: str) -> None:
+    """And not interrupted, nor cancelled: its end was written before its host went."""
+    store = BusyStore("living_hosts" if asks == "start" else "", ends)
+    await begins(store)
+    ml = await start(store)
+    job = await ml.get_job("job-1")
+    if asks != "start":
+        store._question = "living_hosts"
+        assert not await job.cancel() if asks == "cancel" else await job.wait(10)
+    assert (job.state, await job.result()) == (JobState.DONE, {"a": 1})
 
 
 async def test_events_that_memory_let_go_are_read_from_the_store(store: Store, start: HostStarter) -> None:
@@ -300,7 +356,7 @@ async def test_a_job_that_can_not_be_kept_is_not_begun(start: HostStarter) -> No
 
     with pytest.raises(StoreError):
         await ml.submit("mock", "echo")
-    assert ml.jobs() == []
+    assert await ml.jobs() == []
 
 
 async def test_a_store_that_is_lost_does_not_hold_up_a_job(start: HostStarter) -> None:
@@ -376,7 +432,7 @@ async def test_after_kill_9_of_the_host_everything_is_told(tmp_path: Path, start
     store = open_store(url)
     try:
         ml = await start(store, "next")
-        done, lost, again = (ml.get_job(id) for id in ("done", "lost", "again"))
+        done, lost, again = [await ml.get_job(id) for id in ("done", "lost", "again")]
         assert (await done.result(), await events_of(done)) == ({"count": 3}, [0, 1, 2])
         assert lost.error is not None
         assert (lost.state, lost.error.code, lost.error.details["interrupted"]) == ("failed", "host_closed", True)
@@ -430,7 +486,7 @@ async def test_a_host_closes_while_a_job_can_not_be_written(start: HostStarter) 
     submitting = asyncio.ensure_future(ml.submit("mock", "mock:echo", {}))
     await aeventually(lambda: store.hangs)
     closing = asyncio.ensure_future(ml.close(0.0))
-    (job,) = ml.jobs()
+    (job,) = await ml.jobs()
     await aeventually(lambda: getattr(job, "_cancelling"))  # noqa: B009  # of a live one: the host waits for its end
     store.fails.set()
 

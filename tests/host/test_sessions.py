@@ -261,6 +261,17 @@ async def test_a_batch_in_a_session_runs_one_after_the_other(concurrency: str, m
     assert await ml.batch("mock", items, session="s") == [{"n": 0}, {"n": 1}, {"n": 2}]
 
 
+async def test_the_time_of_a_batch_is_for_all_of_its_calls(mock_host: HostMaker) -> None:
+    """Also where they run one after the other."""
+    ml = await mock_host()
+    items = [{"command": "sleep", "args": {"seconds": seconds}} for seconds in (0, 60, 60)]
+    first, second, third = await ml.batch("mock", items, session="s", timeout=300 * MS)
+
+    assert first == {"slept": 0}
+    assert (second.code, third.code) == ("timeout", "timeout")
+    assert third.details["stopped_by"] == "queue"
+
+
 async def test_a_session_ends_with_its_lease(mock_host: HostMaker) -> None:
     """And what was made in it."""
     ml = await mock_host()

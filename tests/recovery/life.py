@@ -175,7 +175,7 @@ class Caller:
 
     async def _wait(self, id: str) -> None:
         async def wait() -> Line:
-            job = await self._ml.find_job(id)
+            job = await self._ml.get_job(id)
             assert await job.wait(PATIENCE), f"{job} has not ended"
             return seen(job)
 
@@ -245,7 +245,7 @@ async def look(ml: AsyncMLBridge) -> dict[str, Any]:
     found: dict[str, Any] = dict.fromkeys(sessions)
     for session in [None, *sessions]:
         found |= dict.fromkeys(each.id for each in await ml.list_resources(session=session))
-    return found | {job.id: seen(job) for job in await ml.list_jobs()}
+    return found | {job.id: seen(job) for job in await ml.jobs()}
 
 
 async def live(url: str, path: Path, life: int, seed: int, has_looked: int, *, last: bool) -> None:

@@ -61,7 +61,7 @@ async def test_a_running_job_is_not_taken_for_an_interrupted_one(seconds: float,
     with clock_jumps(seconds):
         await ml._access._keep_up()
         other = await durable_host()
-        seen = await other.find_job(job.id)
+        seen = await other.get_job(job.id)
         assert not seen.done
         assert await seen.result(5) == {"slept": 0.5}
     assert await job.result(5) == {"slept": 0.5}

@@ -7,9 +7,10 @@ import os
 import signal
 from typing import Any
 
+import asyncpg  # type: ignore[import-untyped]  # it ships none
 import pytest
 
-from manybridge.errors import CallError, ManybridgeError, ResourceError, SessionError
+from manybridge.errors import CallError, CallTimeoutError, ManybridgeError, ResourceError, SessionError
 from manybridge.host.bridge import AsyncMLBridge
 from tests.store.hosts import HostMaker, expire, rest, statements
 from tests.support import MS, aeventually
@@ -100,7 +101,7 @@ async def test_a_snapshot_that_does_not_restore_is_an_error_and_the_resource_sta
 async def test_calls_without_state_never_touch_the_store(durable_host: HostMaker) -> None:
     """Not one statement, whether the database is open or not."""
     ml = await durable_host()
-    await ml.list_jobs()  # what a host of before left is looked for at the start
+    await ml.jobs()  # what a host of before left is looked for at the start
     at_start = statements(ml)
     for _ in range(20):
         await ml.call("mock", "echo", {"x": 1})
@@ -214,12 +215,12 @@ async def test_a_resource_whose_key_was_not_finished_is_found_again(durable_host
     assert len(await other.list_resources()) == 1
 
 
-async def _forget_result(ml: AsyncMLBridge, key: str) -> None:
+async def _forget_result(ml: AsyncMLBridge, key: str, place: str = "mock") -> None:
     """Make a key as it is when the host died that was making its call."""
     from manybridge.store.records import KeyRecord
 
     store = ml._access.store
-    found, _ = await store.begin_key(KeyRecord(bridge="mock", key=key, fingerprint="", host="nobody"))
+    found, _ = await store.begin_key(KeyRecord(bridge=place, key=key, fingerprint="", host="nobody"))
     sql: Any = store
     from sqlalchemy import text
 
@@ -230,6 +231,57 @@ async def _forget_result(ml: AsyncMLBridge, key: str) -> None:
         )
 
     await sql._store.database.write(work, "test")
+
+
+async def test_a_keyed_job_is_one_on_several_hosts_and_after_a_restart(durable_host: HostMaker) -> None:
+    """One record, one execution; another command under the key is refused."""
+    hosts = [await durable_host() for _ in range(2)]
+    jobs = await asyncio.gather(
+        *(each.submit("mock", "count", {"n": 3}, idempotency_key="k") for each in hosts for _ in range(2))
+    )
+    assert len({each.id for each in jobs}) == 1
+    assert [await each.result() for each in jobs] == [{"count": 3}] * 4
+    for each in hosts:
+        await each.close()
+    after = await durable_host()
+
+    again = await after.submit("mock", "count", {"n": 3}, idempotency_key="k")
+    assert (again.id, await again.result()) == (jobs[0].id, {"count": 3})
+    assert [event.data async for event in again.events() if event.event == "chunk"] == [0, 1, 2]
+    assert [each.id for each in await after.jobs()] == [jobs[0].id]
+    with pytest.raises(CallError) as caught:
+        await after.submit("mock", "count", {"n": 4}, idempotency_key="k")
+    assert (caught.value.code, caught.value.retryable) == ("conflict", False)
+
+
+@pytest.mark.parametrize("end", ["fail", "delete"])
+async def test_a_keyed_job_that_failed_or_was_deleted_is_made_anew_once(durable_host: HostMaker, end: str) -> None:
+    """Though several hosts submit it again at the same time."""
+    one, two = await durable_host(), await durable_host()
+    first = await one.submit("mock", *(("fail",) if end == "fail" else ("echo", {"a": 1})), idempotency_key="k")
+    await first.wait()
+    if end == "delete":
+        await one.delete_job(first.id)
+        with pytest.raises(CallError, match="idempotency_key"):  # its call was made, and stays so
+            await two.submit("mock", "echo", {"a": 2}, idempotency_key="k")
+
+    jobs = await asyncio.gather(
+        *(each.submit("mock", "echo", {"a": 1}, idempotency_key="k") for each in (one, two) for _ in range(3))
+    )
+    assert len({each.id for each in jobs}) == 1
+    assert jobs[0].id != first.id
+    assert await jobs[0].result() == {"a": 1}
+
+
+async def test_a_keyed_job_whose_key_was_not_finished_leaves_the_key_free(durable_host: HostMaker) -> None:
+    """The host could not write which job it was, or died before: whoever submits it again gets a job."""
+    ml = await durable_host()
+    await ml.submit("mock", "echo", {"a": 1}, idempotency_key="k")
+    await _forget_result(ml, "k", "mock:submit")
+    other = await durable_host()
+
+    job = await other.submit("mock", "echo", {"a": 1}, idempotency_key="k")
+    assert await job.result() == {"a": 1}
 
 
 async def test_a_keyed_call_is_made_once_by_several_hosts(durable_host: HostMaker) -> None:
@@ -250,6 +302,27 @@ async def test_a_keyed_call_that_fails_may_be_made_again(durable_host: HostMaker
             await each.call("mock", "fail", {"kind": "raise"}, idempotency_key="k")
         assert caught.value.code == "handler_error"
         await each._router._idempotency._tasks.join()
+
+
+async def test_reading_what_is_kept_ends_with_its_timeout(shared_database: str) -> None:
+    """The server holds every reader up: whoever migrates, or backs up, locks the table."""
+    config = {"bridges": {"mock": {"zygote": "never"}}, "store": {"url": shared_database, "scope": "reading"}}
+    async with AsyncMLBridge(config) as ml:
+        made = await ml.create_resource("mock", "echo")
+        connection = await asyncpg.connect(shared_database)
+        try:
+            async with connection.transaction():
+                await connection.execute("LOCK TABLE manybridge_resources IN ACCESS EXCLUSIVE MODE")
+                for reading in (
+                    ml.get_resource("mock", made.id, timeout=50 * MS),
+                    ml.list_resources("mock", timeout=50 * MS),
+                    ml.list_resources(timeout=50 * MS),
+                ):
+                    with pytest.raises(CallTimeoutError, match="its store is slow"):
+                        await reading
+        finally:
+            await connection.close()
+        assert (await ml.get_resource("mock", made.id)).id == made.id
 
 
 async def test_a_pinned_resource_is_executed_by_its_own_host_alone(durable_host: HostMaker) -> None:

@@ -58,7 +58,7 @@ async def test_calls_alone_make_no_file(tmp_path: Path, state_home: Path) -> Non
     async with AsyncMLBridge.from_config(written(tmp_path / "manybridge.toml")) as ml:
         await ml.call("mock", "echo", {"x": 1}, session="s")
         assert await ml.list_resources() == []
-        assert await ml.list_jobs() == []
+        assert await ml.jobs() == []
         assert len(await ml.list_sessions()) == 1
     async with AsyncMLBridge({"bridges": {"mock": {"zygote": "never"}}}) as ml:
         await ml.create_resource("mock", "echo")

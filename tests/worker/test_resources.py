@@ -219,7 +219,10 @@ def test_a_batch_answers_every_item_in_order(worker: RawWorker) -> None:
 
 @pytest.mark.parametrize(
     "calls",
-    [None, {}, [1], [{}], [{"command": 5}], [{"command": "k:log", "args": []}], [{"command": "common:batch"}]],
+    [
+        *(None, {}, [1], [{}], [{"command": 5}], [{"command": "k:log", "args": []}], [{"command": "common:batch"}]),
+        [{"command": "k:log", "arg": {}}],
+    ],
 )
 def test_a_batch_that_is_none_is_refused_whole(steady: RawWorker, calls: Any) -> None:
     """Before anything of it ran."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import AsyncIterator, Generator, Iterator
+from typing import Any, Protocol, Self, runtime_checkable
 
 
 @runtime_checkable
@@ -133,7 +133,15 @@ class GenericAdapter(_Bound):
         return self.ml.delete_resource(self.bridge, id, **options)
 
 
-class AsyncGenericAdapter(_Bound):
+class AwaitableAdapter:
+    """`await ml.get_adapter(...)` gives the adapter as well: every other method of `AsyncMLBridge` is awaited too."""
+
+    def __await__(self) -> Generator[None, None, Self]:
+        yield from ()  # nothing to wait for
+        return self
+
+
+class AsyncGenericAdapter(AwaitableAdapter, _Bound):
     """`GenericAdapter` for `AsyncMLBridge`; every method but `stream` is awaited."""
 
     def __init__(self, ml: AsyncCaller, bridge: str, framework: str | None = None) -> None:

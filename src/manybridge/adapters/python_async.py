@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from manybridge.adapters.base import AsyncCaller
+from manybridge.adapters.base import AsyncCaller, AwaitableAdapter
 from manybridge.adapters.handles import given
 from manybridge.adapters.python_types import (
     CHANGE_ATTEMPTS,
@@ -29,7 +29,7 @@ from manybridge.errors import ManybridgeError
 from manybridge.protocol.errors import ErrorCode
 
 
-class AsyncPythonAdapter:
+class AsyncPythonAdapter(AwaitableAdapter):
     """`PythonAdapter` for `AsyncMLBridge`: the same methods, awaitable; `iterate` is an async iterator."""
 
     framework = "python"

@@ -33,6 +33,7 @@ from manybridge.host.calls import Call, CallStage, ToolRunner
 from manybridge.host.options import CallOptions
 from manybridge.host.pool import Pool
 from manybridge.protocol import codec
+from manybridge.protocol.batch import BatchError, BatchItem, batch_items
 from manybridge.protocol.commands import HOST_COMMANDS
 from manybridge.protocol.connection import WorkerConnection
 from manybridge.protocol.errors import ErrorCode, LocalProtocolError
@@ -198,29 +199,33 @@ class Conversation:
         return await self._ml.perform(pool, request.command, request.args, options)
 
     async def _batch(self, pool: Pool, args: dict[str, Any], request: Request) -> dict[str, Any]:
-        calls = args.get("calls")
-        if not isinstance(calls, list):
-            raise InvalidArgumentError("calls: expected an array of {command, args}")
+        try:
+            items = batch_items(args.get("calls"))
+        except BatchError as error:
+            raise InvalidArgumentError(str(error)) from None
+        deadline = self._options(pool, request).deadline
         # A key is for one call: of each item it is its own, so that the batch can be sent again as a whole.
         key = request.idempotency_key
-        keys = [None if key is None else f"{key}[{index}]" for index in range(len(calls))]
+        keys = [None if key is None else f"{key}[{index}]" for index in range(len(items))]
         work = (
-            self._batched(pool, item, request._replace(idempotency_key=each))
-            for item, each in zip(calls, keys, strict=True)
+            self._batched(pool, item, request._replace(idempotency_key=each, stream=False), deadline)
+            for item, each in zip(items, keys, strict=True)
         )
         if request.session_id is None:
             return {"results": list(await asyncio.gather(*work))}
         return {"results": [await each for each in work]}  # at the same time they would reject, or stop, one another
 
-    async def _batched(self, pool: Pool, item: Any, request: Request) -> dict[str, Any]:
+    async def _batched(self, pool: Pool, item: BatchItem, request: Request, deadline: float) -> dict[str, Any]:
+        command = item.command
         try:
-            command, args = _batch_item(item)
             if not command.startswith("common:"):
                 # Each item may name another bridge.
                 namespace, _, operation = command.rpartition(":")
                 pool = self._pool_of(namespace) if namespace else pool
                 command = f"{pool.name}:{operation}"
-            result = await self._ml.perform(pool, command, args, self._options(pool, request._replace(stream=False)))
+            options = self._options(pool, request)
+            options.deadline = deadline
+            result = await self._ml.perform(pool, command, item.args, options)
         except ManybridgeError as error:
             return {"success": False, "error": error.message, "error_info": error.to_info().to_object()}
         return {"success": True, "result": result}
@@ -401,14 +406,6 @@ def _bridge_name(name: Any) -> str | None:
     if name is not None and not isinstance(name, str):
         raise InvalidArgumentError("bridge: expected the name of a bridge")
     return name
-
-
-def _batch_item(item: Any) -> tuple[str, dict[str, Any]]:
-    command = item.get("command") if isinstance(item, dict) else None
-    args = (item.get("args") or {}) if isinstance(item, dict) else None
-    if not isinstance(command, str) or not isinstance(args, dict) or command == "common:batch":
-        raise InvalidArgumentError("calls: expected an array of {command, args}, without a batch")
-    return command, args
 
 
 def _tool_error(error: Any) -> CallError:

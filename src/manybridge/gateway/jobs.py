@@ -81,7 +81,7 @@ class JobCommands:
         return job.describe()
 
     async def _list(self, _request: Request, args: dict[str, Any]) -> dict[str, Any]:
-        found = await self._ml.list_jobs(args.get("bridge"), args.get("states"), args.get("limit"))
+        found = await self._ml.jobs(args.get("bridge"), args.get("states"), args.get("limit"))
         return {"jobs": [job.describe() for job in found], "total_count": len(found)}
 
     async def _describe(self, _request: Request, args: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +119,7 @@ class JobCommands:
         return {"id": args["id"], "deleted": True}
 
     async def _find(self, args: dict[str, Any]) -> AsyncJob:
-        return await self._ml.find_job(args["id"])
+        return await self._ml.get_job(args["id"])
 
 
 def checked_host_args(operation: str, args: dict[str, Any]) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from functools import partial
 from importlib import import_module
 from math import inf
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from manybridge.errors import ClosedError, InvalidArgumentError, ManybridgeError
+from manybridge.errors import CallTimeoutError, ClosedError, InvalidArgumentError, ManybridgeError
 from manybridge.host.arguments import (
     checked_args,
     checked_name,
@@ -26,6 +26,8 @@ from manybridge.host.calls import Call
 from manybridge.host.config import BridgeConfig, ConfigSource, read_config
 from manybridge.host.explain import explain_bridge, explain_call, explain_job, explain_pause, explain_session
 from manybridge.host.health import bridge_health, can_serve, health_when_closed, overall
+from manybridge.host.idempotency import call_fingerprint
+from manybridge.host.job_keys import JobKeys
 from manybridge.host.job_table import DurableJobs, JobTable
 from manybridge.host.jobs import AsyncJob, LiveJob
 from manybridge.host.options import CallOptions
@@ -41,10 +43,13 @@ from manybridge.host.store_access import StoreAccess, locate_store
 from manybridge.host.streams import AsyncStream
 from manybridge.host.tasks import TaskSet
 from manybridge.host.tools import ToolRegistry
+from manybridge.protocol.batch import BatchItem, unknown_key
 from manybridge.protocol.errors import ErrorCode
 from manybridge.store.records import JobRecord, changed_settings
 
 _log = logging.getLogger("manybridge.host")
+
+T = TypeVar("T")
 
 
 class AsyncMLBridge:
@@ -55,9 +60,9 @@ class AsyncMLBridge:
     Common arguments: `bridge` is the name of a registered bridge, None the default one. `command` is
     `namespace:operation`; without a namespace it gets the bridge's. `timeout` is in seconds and includes waiting for a
     worker; None means the bridge's `default_timeout`, `math.inf` no limit. `session` is the id of a session, which is
-    made on first use. `idempotency_key` makes equal calls one. Every method raises `ManybridgeError` and nothing else
-    but `asyncio.CancelledError` and the `TimeoutError` of a wait that says so; a mistyped argument is
-    `InvalidArgumentError`. Cancelling the task of a call stops the call's work.
+    made on first use. `idempotency_key` makes equal calls one; what only looks takes none. Every method raises
+    `ManybridgeError` and nothing else but `asyncio.CancelledError` and the `TimeoutError` of a wait that says so; a
+    mistyped argument is `InvalidArgumentError`. Cancelling the task of a call stops the call's work.
     """
 
     def __init__(self, config: ConfigSource = None, *, take_over_jobs: bool = True) -> None:
@@ -69,6 +74,7 @@ class AsyncMLBridge:
         self._access = StoreAccess(locate_store(loaded))
         self._resources = ResourceTable(self._access, self._keep_session)
         self._jobs = JobTable(self._config.limits.max_jobs)
+        self._job_keys = JobKeys(self._access, self._jobs.find)
         self._restore: Callable[[], Awaitable[None]] | None = None
         """Reads the jobs of the store; None once that is done."""
         self._restoring = asyncio.Lock()
@@ -125,6 +131,7 @@ class AsyncMLBridge:
         self._sessions.close_all()
         await self._pools.close(drain)
         await self._jobs.close()
+        await self._job_keys.close()
         await self._router.close()
         await self._tasks.cancel()
         await self._access.close()
@@ -200,6 +207,7 @@ class AsyncMLBridge:
         *,
         timeout: float | None = None,
         session: str | None = None,
+        idempotency_key: str | None = None,
         return_exceptions: bool = True,
     ) -> list[Any]:
         """Make several calls, each `{"command": ..., "args": {...}}`, at the same time.
@@ -209,6 +217,8 @@ class AsyncMLBridge:
             calls: what to call.
             timeout: for all of them together.
             session: for all of them; they then run one after the other.
+            idempotency_key: each call gets a key of its own, made of this one and its place. A batch that is made again
+                repeats only what has not succeeded.
             return_exceptions: put the error of a failed call into its place; otherwise raise the first one, after all
                 have ended.
 
@@ -219,7 +229,8 @@ class AsyncMLBridge:
         if not isinstance(calls, Iterable):
             raise wrong_argument("calls", "a list of mappings with a command and args", calls)
         items = [self._batch_item(pool, each, f"calls[{index}]") for index, each in enumerate(calls)]
-        outcomes = await self._router.batch(pool, items, self._options(pool, timeout, session, None, None))
+        options = self._options(pool, timeout, session, idempotency_key, None)
+        outcomes = await self._router.batch(pool, items, options)
         if not return_exceptions:
             for outcome in outcomes:
                 if isinstance(outcome, ManybridgeError):
@@ -248,31 +259,34 @@ class AsyncMLBridge:
             args: with what.
             timeout: seconds, from now on.
             session: the job waits its turn there.
-            idempotency_key: a second `submit` with it returns the first one's job, unless that failed.
+            idempotency_key: a second `submit` with it, within a day, returns the first one's job, unless that failed;
+                with a durable store also after a restart and from another host.
             id: chosen by the host if left out.
             resume: run it again, from its beginning, if its host ends before it. It must bear that.
         """
         pool, command, given = self._prepare(bridge, command, args)
         options = self._options(pool, inf if timeout is None else timeout, session, idempotency_key, None)
-        key, what = options.idempotency_key, (command, repr(given), session)
-        if key is not None and (known := self._jobs.with_key(pool.name, key, what)) is not None:
-            return known
         if type(resume) is not bool:
             raise wrong_argument("resume", "True or False", resume)
         await self._jobs_restored()
-        job = await self._jobs.add(
-            pool.name,
-            command,
-            dict(given),
-            partial(_has_no_worker, pool),
-            id=id,
-            session=options.session,
-            resume=resume,
-        )
-        if key is not None:
-            self._jobs.remember_key(pool.name, key, what, job)
-        self._begin_job(job, pool, options)
-        return job
+
+        async def make() -> LiveJob:
+            job = await self._jobs.add(
+                pool.name,
+                command,
+                dict(given),
+                partial(_has_no_worker, pool),
+                id=id,
+                session=options.session,
+                resume=resume,
+            )
+            self._begin_job(job, pool, options)
+            return job
+
+        if options.idempotency_key is None:
+            return await make()
+        fingerprint = call_fingerprint(command, given, options.session)
+        return await self._job_keys.job_of(pool.name, options.idempotency_key, fingerprint, make)
 
     def _begin_job(self, job: LiveJob, pool: Pool, options: CallOptions) -> None:
         job.begin(
@@ -330,30 +344,20 @@ class AsyncMLBridge:
                     await self._restore()
                     self._restore = None
 
-    def jobs(
+    async def jobs(
         self, bridge: str | None = None, states: Collection[str] | str | None = None, limit: int | None = None
     ) -> list[AsyncJob]:
-        """Return the jobs that are known by now, oldest first. `list_jobs` waits until the store was read.
+        """Return the jobs that are remembered, oldest first; also those of earlier hosts.
 
         Args:
             bridge: only of this one; None of all.
             states: only in these `JobState`s.
             limit: only so many, the newest ones.
         """
+        await self._jobs_restored()
         return self._jobs.list(maybe_name(bridge, "bridge"), states, limit)
 
-    async def list_jobs(
-        self, bridge: str | None = None, states: Collection[str] | str | None = None, limit: int | None = None
-    ) -> list[AsyncJob]:
-        """Return the jobs that are remembered, oldest first; also those of earlier hosts."""
-        await self._jobs_restored()
-        return self.jobs(bridge, states, limit)
-
-    def get_job(self, id: str) -> AsyncJob:
-        """Return a job that is known by now, by its id. `find_job` waits until the store was read."""
-        return self._jobs.get(id)
-
-    async def find_job(self, id: str) -> AsyncJob:
+    async def get_job(self, id: str) -> AsyncJob:
         """Return a job by its id; also one of an earlier host, or of another one with the same store."""
         await self._jobs_restored()
         return await self._jobs.find(id)
@@ -404,13 +408,22 @@ class AsyncMLBridge:
             idempotency_key=idempotency_key,
         )
 
-    async def get_resource(self, bridge: str | None, id: str, *, session: str | None = None) -> Resource:
+    async def get_resource(
+        self, bridge: str | None, id: str, *, timeout: float | None = None, session: str | None = None
+    ) -> Resource:
         """Return what is known of a resource."""
-        pool, session = self.pool(bridge), maybe_name(session, "session")
-        return (await self._resources.find(pool, checked_name(id, "id"), session, fresh=True)).resource
+        pool = self.pool(bridge)
+        options = self._options(pool, timeout, session, None, None)
+        found = self._resources.find(pool, checked_name(id, "id"), options.session, fresh=True)
+        return (await _in_time(found, options.timeout)).resource
 
     async def list_resources(
-        self, bridge: str | None = None, type: str | None = None, *, session: str | None = None
+        self,
+        bridge: str | None = None,
+        type: str | None = None,
+        *,
+        timeout: float | None = None,
+        session: str | None = None,
     ) -> list[Resource]:
         """Return the resources of a bridge (of all bridges for None), oldest first.
 
@@ -418,17 +431,29 @@ class AsyncMLBridge:
         """
         maybe_name(type, "type")
         if bridge is None:
-            return await self._resources.visible(None, type, maybe_name(session, "session"))
+            found = self._resources.visible(None, type, maybe_name(session, "session"))
+            return await _in_time(found, checked_timeout(timeout, None))
         pool = self.pool(bridge)
-        options = self._options(pool, None, session, None, None)
-        return await self._resources.find_all(pool, {"type": type}, options)
+        options = self._options(pool, timeout, session, None, None)
+        return await _in_time(self._resources.find_all(pool, {"type": type}, options), options.timeout)
 
     async def delete_resource(
-        self, bridge: str | None, id: str, *, timeout: float | None = None, session: str | None = None
+        self,
+        bridge: str | None,
+        id: str,
+        *,
+        timeout: float | None = None,
+        session: str | None = None,
+        idempotency_key: str | None = None,
     ) -> dict[str, Any]:
         """Delete a resource. It is gone at once; an execution that runs ends undisturbed."""
         deleted: dict[str, Any] = await self.call(
-            bridge, "common:delete_resource", {"id": id}, timeout=timeout, session=session
+            bridge,
+            "common:delete_resource",
+            {"id": id},
+            timeout=timeout,
+            session=session,
+            idempotency_key=idempotency_key,
         )
         return deleted
 
@@ -521,7 +546,7 @@ class AsyncMLBridge:
         return self._tools.describe()
 
     def get_adapter(self, bridge: str | None = None) -> Any:
-        """Return the typed client of a bridge's framework, for example `DSPyAdapter`."""
+        """Return the typed client of a bridge's framework, for example `AsyncDSPyAdapter`. May be awaited."""
         name, adapters = self.adapters_of(bridge)
         return adapters.asynchronous(self, name)
 
@@ -582,9 +607,11 @@ class AsyncMLBridge:
         self._open()
         self._registry.unregister(name)
 
-    async def capabilities(self, bridge: str | None = None, *, timeout: float | None = None) -> dict[str, Any]:
+    async def capabilities(
+        self, bridge: str | None = None, *, timeout: float | None = None, session: str | None = None
+    ) -> dict[str, Any]:
         """Return the commands and resource types of a bridge with their JSON Schemas."""
-        found: dict[str, Any] = await self.call(bridge, "common:capabilities", {}, timeout=timeout)
+        found: dict[str, Any] = await self.call(bridge, "common:capabilities", {}, timeout=timeout, session=session)
         return found
 
     # ------------------------------------------------------------------ what it is doing
@@ -652,7 +679,7 @@ class AsyncMLBridge:
 
     async def _explain_job(self, id: str, pauses: list[Pause]) -> dict[str, Any]:
         try:
-            job = await self.find_job(id)
+            job = await self.get_job(id)
         except ManybridgeError as error:
             if error.code != ErrorCode.JOB_NOT_FOUND:
                 raise
@@ -733,11 +760,13 @@ class AsyncMLBridge:
         return pool, _full_command(pool, command, "command"), checked_args(args)
 
     @staticmethod
-    def _batch_item(pool: Pool, item: Mapping[str, Any], place: str) -> dict[str, Any]:
+    def _batch_item(pool: Pool, item: Mapping[str, Any], place: str) -> BatchItem:
         if not isinstance(item, Mapping):
             raise wrong_argument(place, "a mapping with a command and args", item)
+        if (unknown := unknown_key(item)) is not None:
+            raise wrong_argument(place, "only the keys command and args", item, unknown)
         command = _full_command(pool, item.get("command"), f"{place}.command")
-        return {"command": command, "args": checked_args(item.get("args"), f"{place}.args")}
+        return BatchItem(command, checked_args(item.get("args"), f"{place}.args"))
 
     @staticmethod
     def _options(
@@ -764,6 +793,22 @@ class AsyncMLBridge:
     def _session_expired(self, session: Session) -> None:
         if not self._closed:
             self._tasks.start(self._router.end_session(session), f"end session {session.id}")
+
+
+async def _in_time(work: Awaitable[T], seconds: float) -> T:
+    """Wait for what the host and its store do by themselves.
+
+    Raises:
+        CallTimeoutError: it takes longer.
+    """
+    try:
+        async with asyncio.timeout(None if seconds == inf else seconds):
+            return await work
+    except TimeoutError as error:
+        if isinstance(error, ManybridgeError):
+            raise
+        text = f"the host had no answer within {seconds:g} s; its store is slow or can't be reached"
+        raise CallTimeoutError(text, details={"stopped_by": "queue"}) from None
 
 
 def _has_no_worker(pool: Pool) -> bool:

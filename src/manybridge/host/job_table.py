@@ -14,7 +14,7 @@ from manybridge.host.job_cancels import without_request
 from manybridge.host.job_journal import JobJournal, JournalStore, claim_key
 from manybridge.host.jobs import FINAL_STATES, AsyncJob, JobState, LiveJob
 from manybridge.host.kept_secrets import secret_paths
-from manybridge.host.stored_jobs import StoredJob, interrupted, is_final
+from manybridge.host.stored_jobs import StoredJob, interrupted, is_final, with_living_hosts
 from manybridge.protocol.errors import ErrorCode
 from manybridge.store.base import HostStore
 from manybridge.store.records import JobRecord, KeyRecord
@@ -41,8 +41,6 @@ class JobTable:
     def __init__(self, max_jobs: int) -> None:
         self._max_jobs = max_jobs
         self._jobs: dict[str, AsyncJob] = {}
-        self._keys: dict[tuple[str, str], tuple[object, str]] = {}
-        """Bridge and idempotency key: what was to be done, and the id of the job that does it."""
         self._store: DurableJobs | None = None
         self._journal: JobJournal | None = None
         self._closing = False
@@ -72,13 +70,13 @@ class JobTable:
             StoreError: it can't be read.
         """
         self._store, self._journal = store, self._journal or JobJournal(store, host, announce)
-        living = await store.living_hosts()
-        records = {each.id: each for each in await store.list_jobs(limit=self._max_jobs)}
-        records |= {each.id: each for each in await store.list_jobs(states=OPEN_STATES, limit=MOST_OPEN)}
+        listed = {each.id: each for each in await store.list_jobs(limit=self._max_jobs)}
+        listed |= {each.id: each for each in await store.list_jobs(states=OPEN_STATES, limit=MOST_OPEN)}
+        records, living = await with_living_hosts(store, listed.values())
         again: list[JobRecord] = []
-        if any(not is_final(record) and record.host not in living for record in records.values()):
+        if any(not is_final(record) and record.host not in living for record in records):
             await self._journal.announce()
-        for record in sorted(records.values(), key=lambda each: each.created_at):
+        for record in sorted(records, key=lambda each: each.created_at):
             if is_final(record) or (record.host in living and record.host != host):
                 self._jobs[record.id] = StoredJob(record, store)
             elif record.idempotent:
@@ -168,37 +166,6 @@ class JobTable:
         self._jobs[job.id] = job
         if self._journal is not None:
             self._journal.began(job)
-        return job
-
-    def with_key(self, bridge: str, key: str, what: object) -> AsyncJob | None:
-        """Return the job that was submitted with an idempotency key, unless it failed or was forgotten.
-
-        Raises:
-            CallError: `conflict`: it was another call.
-        """
-        known, id = self._keys.get((bridge, key), (None, ""))
-        job = self._jobs.get(id)
-        if job is None or job.state in {JobState.FAILED, JobState.CANCELLED}:
-            self._keys.pop((bridge, key), None)
-            return None
-        if known != what:
-            text = f"idempotency_key {key!r} was used for a job with another command or other arguments; use a new key"
-            raise CallError(text, code=ErrorCode.CONFLICT, retryable=False, details={"bridge": bridge, "key": key})
-        return job
-
-    def remember_key(self, bridge: str, key: str, what: object, job: AsyncJob) -> None:
-        """Have the next `submit` with this key get this job."""
-        self._keys[bridge, key] = (what, job.id)
-
-    def get(self, id: str) -> AsyncJob:
-        """Return a job that is remembered.
-
-        Raises:
-            CallError: `job_not_found`.
-            InvalidArgumentError: the id is no name.
-        """
-        if (job := self._jobs.get(checked_name(id, "id"))) is None:
-            raise _not_found(id)
         return job
 
     async def find(self, id: str) -> AsyncJob:

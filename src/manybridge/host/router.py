@@ -12,7 +12,6 @@ from time import monotonic
 from typing import Any, Final
 
 from manybridge.errors import CallError, InvalidArgumentError, ManybridgeError
-from manybridge.host.arguments import wrong_argument
 from manybridge.host.calls import Call, loop_future
 from manybridge.host.idempotency import IdempotencyTable, call_fingerprint
 from manybridge.host.options import CallOptions
@@ -27,9 +26,10 @@ from manybridge.host.sessions import Session, SessionTable, current_session
 from manybridge.host.store_access import StoreAccess
 from manybridge.host.tools import ToolRegistry
 from manybridge.host.worker import WorkerHandle
+from manybridge.protocol.batch import BatchError, BatchItem, batch_items
 from manybridge.protocol.commands import COMMON, HOST_COMMANDS
 from manybridge.protocol.errors import ErrorCode
-from manybridge.protocol.messages import EVENT_CHUNK, Event, json_type
+from manybridge.protocol.messages import EVENT_CHUNK, Event
 
 HostCommand = Callable[[Pool, dict[str, Any], CallOptions], Awaitable[Any]]
 
@@ -91,7 +91,7 @@ class Router:
         Raises:
             ManybridgeError: it failed.
         """
-        if options.idempotency_key is None:
+        if options.idempotency_key is None or command == "common:batch":  # whose calls get keys of their own
             return await self._in_session(pool, command, args, options)
         key = (pool.name, options.idempotency_key)
         work = partial(self._in_session, pool, command, args, options)
@@ -217,25 +217,31 @@ class Router:
         return {"resources": [describe_resource(each) for each in found], "total_count": len(found)}
 
     async def _batch(self, pool: Pool, args: dict[str, Any], options: CallOptions) -> dict[str, Any]:
-        outcomes = await self.batch(pool, _batch_items(args.get("calls")), options)
+        try:
+            items = batch_items(args.get("calls"))
+        except BatchError as error:
+            raise InvalidArgumentError(str(error)) from None
+        outcomes = await self.batch(pool, items, options)
         return {"results": [_batch_result(each) for each in outcomes]}
 
-    async def batch(self, pool: Pool, calls: list[dict[str, Any]], options: CallOptions) -> list[Any]:
+    async def batch(self, pool: Pool, calls: list[BatchItem], options: CallOptions) -> list[Any]:
         """Make several calls at the same time; return results and errors in their order.
 
         In a session they run one after the other, as everything in a session does.
         """
 
-        async def one(item: dict[str, Any]) -> Any:
+        async def one(index: int, item: BatchItem) -> Any:
+            key = options.idempotency_key
+            given = replace(options, on_event=None, idempotency_key=None if key is None else f"{key}[{index}]")
+            given.deadline = options.deadline
             try:
-                args = item.get("args") or {}
-                return await self._in_session(pool, item["command"], args, replace(options, on_event=None))
+                return await self.call(pool, item.command, item.args, given)
             except ManybridgeError as error:
                 return error
 
         if options.session is not None:  # at the same time they would reject, or stop, one another
-            return [await one(item) for item in calls]
-        return list(await asyncio.gather(*(one(item) for item in calls)))
+            return [await one(index, item) for index, item in enumerate(calls)]
+        return list(await asyncio.gather(*(one(index, item) for index, item in enumerate(calls))))
 
     async def _clean_up(self, pool: Pool, args: dict[str, Any], options: CallOptions) -> dict[str, Any]:
         session = args.get("session_id") or options.session
@@ -304,17 +310,6 @@ def _bind(session: Session, pool: Pool, last: list[Call]) -> None:
     moves = session.affinity == "hint" or pool.name not in session.workers
     if moves and worker is not None and worker.is_ready:
         session.workers[pool.name] = worker
-
-
-def _batch_items(calls: Any) -> list[dict[str, Any]]:
-    if not isinstance(calls, list):
-        raise wrong_argument("calls", "an array of {command, args}", calls, json_type(calls))
-    for index, item in enumerate(calls):
-        if not isinstance(item, dict) or not isinstance(item.get("command"), str):
-            raise InvalidArgumentError(f"calls[{index}]: expected an object with a command")
-        if not isinstance(item.get("args") or {}, dict) or item["command"] == "common:batch":
-            raise InvalidArgumentError(f"calls[{index}]: args must be an object, and no batch")
-    return calls
 
 
 def _batch_result(outcome: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import replace
 from time import monotonic, time
 from typing import Any, Final, Protocol
@@ -89,9 +90,10 @@ class StoredJob(AsyncJob):
         """Read its record again, and see whether its host lives. One that was deleted stays as it was last."""
         if self.done or (record := await self._store.get_job(self.id)) is None:
             return
-        if not is_final(record) and not record.idempotent and record.host not in await self._store.living_hosts():
-            record = interrupted(record)
-        self._learn(record)
+        found, living = await with_living_hosts(self._store, [record])
+        for record in found:
+            gone = not is_final(record) and not record.idempotent and record.host not in living
+            self._learn(interrupted(record) if gone else record)
 
     async def cancel(self) -> bool:
         """Ask its host to stop it, and wait until that is done. One that waits for a host is stopped here.
@@ -100,9 +102,12 @@ class StoredJob(AsyncJob):
             ManybridgeError: `timeout`: its host has not answered; the request stays.
         """
         await self.look()
+        found, living = await with_living_hosts(self._store, [self._record])
+        for record in found:
+            self._learn(record)
         if self.done:
             return False
-        if self.host not in await self._store.living_hosts():
+        if self.host not in living:
             await self._store.save_job(_cancelled(self._record))
             await self.look()
             return True
@@ -130,6 +135,24 @@ class StoredJob(AsyncJob):
         self._record = record
         self.started_at = record.started_at
         self.finished_at = record.finished_at
+
+
+async def with_living_hosts(store: StoredJobs, records: Iterable[JobRecord]) -> tuple[list[JobRecord], set[str]]:
+    """Return records of jobs, and the hosts that live, in a state in which the two can be compared.
+
+    A host announces itself before it writes its first job, and is gone only after it has written the end of its last.
+    So whoever asks for the hosts first takes a job that is new for one that nobody runs; and whoever does not look
+    again at a job whose host has gone, one that has ended meanwhile.
+
+    Args:
+        store: asked for the hosts, and again for open jobs of hosts that have gone.
+        records: read just now. Those that were deleted meanwhile are left out of what is returned.
+    """
+    found, living = list(records), set[str]()
+    if any(not is_final(each) for each in found):
+        living = await store.living_hosts()
+    current = [each if is_final(each) or each.host in living else await store.get_job(each.id) for each in found]
+    return [each for each in current if each is not None], living
 
 
 def interrupted(record: JobRecord) -> JobRecord:

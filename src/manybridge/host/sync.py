@@ -162,13 +162,11 @@ class MLBridge:
         bridge: str | None,
         calls: Sequence[Mapping[str, Any]],
         *,
-        timeout: float | None = None,
-        session: str | None = None,
         return_exceptions: bool = True,
+        **options: Any,
     ) -> list[Any]:
         """Make several calls at the same time; return results, and errors in their places, in order."""
-        work = self._bridge.batch(bridge, calls, timeout=timeout, session=session, return_exceptions=return_exceptions)
-        return self._run(work)
+        return self._run(self._bridge.batch(bridge, calls, return_exceptions=return_exceptions, **options))
 
     # ------------------------------------------------------------------ jobs
 
@@ -180,11 +178,11 @@ class MLBridge:
         self, bridge: str | None = None, states: Collection[str] | str | None = None, limit: int | None = None
     ) -> list[Job]:
         """Return the jobs that are remembered, oldest first; of one bridge, in some states, the newest `limit`."""
-        return [Job(self._run, job) for job in self._run(self._bridge.list_jobs(bridge, states, limit))]
+        return [Job(self._run, job) for job in self._run(self._bridge.jobs(bridge, states, limit))]
 
     def get_job(self, id: str) -> Job:
         """Return a job by its id; one that another host has put into the store as well."""
-        return Job(self._run, self._run(self._bridge.find_job(id)))
+        return Job(self._run, self._run(self._bridge.get_job(id)))
 
     def delete_job(self, id: str) -> None:
         """Forget a job that has ended, with its events and its result."""
@@ -204,21 +202,17 @@ class MLBridge:
         """Execute a resource, on a worker that holds it or makes it again from its recipe."""
         return self._run(self._bridge.execute_resource(bridge, id, inputs, **options))
 
-    def get_resource(self, bridge: str | None, id: str, *, session: str | None = None) -> Resource:
+    def get_resource(self, bridge: str | None, id: str, **options: Any) -> Resource:
         """Return what is known of a resource."""
-        return self._run(self._bridge.get_resource(bridge, id, session=session))
+        return self._run(self._bridge.get_resource(bridge, id, **options))
 
-    def list_resources(
-        self, bridge: str | None = None, type: str | None = None, *, session: str | None = None
-    ) -> list[Resource]:
+    def list_resources(self, bridge: str | None = None, type: str | None = None, **options: Any) -> list[Resource]:
         """Return the resources of a bridge (of all bridges for None), oldest first."""
-        return self._run(self._bridge.list_resources(bridge, type, session=session))
+        return self._run(self._bridge.list_resources(bridge, type, **options))
 
-    def delete_resource(
-        self, bridge: str | None, id: str, *, timeout: float | None = None, session: str | None = None
-    ) -> dict[str, Any]:
+    def delete_resource(self, bridge: str | None, id: str, **options: Any) -> dict[str, Any]:
         """Delete a resource. It is gone at once; an execution that runs ends undisturbed."""
-        return self._run(self._bridge.delete_resource(bridge, id, timeout=timeout, session=session))
+        return self._run(self._bridge.delete_resource(bridge, id, **options))
 
     # ------------------------------------------------------------------ sessions
 
@@ -294,9 +288,9 @@ class MLBridge:
         """Remove a bridge."""
         self._run(self._bridge.unregister_bridge(name))
 
-    def capabilities(self, bridge: str | None = None, *, timeout: float | None = None) -> dict[str, Any]:
+    def capabilities(self, bridge: str | None = None, **options: Any) -> dict[str, Any]:
         """Return the commands and resource types of a bridge with their JSON Schemas."""
-        return self._run(self._bridge.capabilities(bridge, timeout=timeout))
+        return self._run(self._bridge.capabilities(bridge, **options))
 
     # ------------------------------------------------------------------ what it is doing
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from manybridge.bridge import BridgeError, BridgeSpec, Cancelled, CommandSpec
+from manybridge.protocol.batch import BatchError, BatchItem, batch_items
 from manybridge.protocol.commands import COMMON, COMMON_COMMANDS
 from manybridge.protocol.errors import ErrorCode
 from manybridge.protocol.messages import Request, json_type
@@ -129,7 +130,11 @@ class CommandRunner:
                 "changes": {name: spec.changes for name, spec in commands if spec.changes is not None},
             }
         if operation == "batch":
-            return {"results": [self._run_batched(call, item) for item in _batch_items(args)]}
+            try:
+                items = batch_items(args.get("calls"))
+            except BatchError as error:
+                raise BridgeError(ErrorCode.INVALID_ARGUMENT, str(error)) from None
+            return {"results": [self._run_batched(call, item) for item in items]}
         if operation == "cleanup":
             return self._clean_up(call, args)
         return self._run_resource(call, operation, args)
@@ -147,11 +152,11 @@ class CommandRunner:
         }[operation]
         return handler(args, session)
 
-    def _run_batched(self, call: WorkerCall, item: dict[str, Any]) -> dict[str, Any]:
+    def _run_batched(self, call: WorkerCall, item: BatchItem) -> dict[str, Any]:
         if call.cancelled:
             raise Cancelled(call.stop_reason or "cancelled")
         try:
-            return {"success": True, "result": self.run(call, item["command"], item.get("args", {}))}
+            return {"success": True, "result": self.run(call, item.command, item.args)}
         except (Cancelled, Terminated):
             raise
         except BaseException as error:  # noqa: BLE001  # one item's failure is its own, `sys.exit` included
@@ -206,15 +211,3 @@ class CommandRunner:
         return BridgeError(
             ErrorCode.UNKNOWN_COMMAND, f"Unknown command: {command}", details={"close_matches": close, "known": known}
         )
-
-
-def _batch_items(args: dict[str, Any]) -> list[dict[str, Any]]:
-    calls = args.get("calls")
-    if not isinstance(calls, list):
-        raise BridgeError(ErrorCode.INVALID_ARGUMENT, "calls: expected an array of {command, args}")
-    for index, item in enumerate(calls):
-        if not isinstance(item, dict) or not isinstance(item.get("command"), str):
-            raise BridgeError(ErrorCode.INVALID_ARGUMENT, f"calls[{index}]: expected an object with a command")
-        if not isinstance(item.get("args", {}), dict) or item["command"] == f"{COMMON}:batch":
-            raise BridgeError(ErrorCode.INVALID_ARGUMENT, f"calls[{index}]: args must be an object, and no batch")
-    return calls

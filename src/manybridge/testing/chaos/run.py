@@ -159,7 +159,7 @@ class _Run:
             raise ChaosError("faults of the store need one that works; it does not take a write now")
         await self._ml.list_resources()  # with all connections to the store there, none that comes later is a leak
         await self._ml.list_sessions()
-        await self._ml.list_jobs()
+        await self._ml.jobs()
         for number, work in enumerate(self._scenario.works):
             outcome = await work.perform(self._ml, number)
             if not outcome.is_right:
