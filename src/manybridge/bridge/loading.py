@@ -20,6 +20,7 @@ from typing import Any, Final, NoReturn
 from manybridge.bridge.base import Bridge
 from manybridge.bridge.compiling import compile_bridge
 from manybridge.bridge.errors import BridgeDeclarationError, BridgeError
+from manybridge.bridge.fresh import FreshLoader, load_fresh
 from manybridge.bridge.problems import closest_match
 from manybridge.protocol.errors import ErrorCode
 
@@ -191,6 +192,7 @@ def _put_first_on_path(folders: Sequence[str]) -> None:
         if absolute in sys.path:
             sys.path.remove(absolute)
         sys.path.insert(0, absolute)
+        load_fresh(absolute)
 
 
 def _stem(path: str) -> str:
@@ -211,7 +213,7 @@ def _execute(reference: str, path: str) -> ModuleType:
     from importlib.util import module_from_spec, spec_from_file_location
 
     name = _module_name(path)
-    spec = spec_from_file_location(name, path)
+    spec = spec_from_file_location(name, path, loader=FreshLoader(name, path))
     if spec is None or spec.loader is None:
         raise _failure(reference, f"{path} can't be imported as Python", path=path)
     module = module_from_spec(spec)
