@@ -97,7 +97,7 @@ def test_state_moves_from_one_worker_to_another(worker: RawWorker) -> None:
 def test_a_state_that_can_not_be_restored_makes_nothing(worker: RawWorker) -> None:
     """The id is still free."""
     info = worker.error("common:create_resource", {"type": "counter", "id": "c", "state": {"other": 1}})
-    assert (info["code"], info["type"]) == ("handler_error", "KeyError")
+    assert (info["code"], info["type"], info["message"]) == ("handler_error", "KeyError", "KeyError: 'count'")
     assert worker.result("common:list_resources")["total_count"] == 0
     assert create(worker, "counter", id="c", state={"count": 3})["id"] == "c"
 

@@ -77,6 +77,8 @@ def _message(error: BaseException) -> str:
         return str(error.message)
     if isinstance(error, SystemExit):
         return f"The handler called sys.exit({error.code!r}); the worker goes on."
+    if isinstance(error, KeyError):  # whose text is the key alone, which says nothing by itself
+        return f"{type(error).__qualname__}: {error}"
     return str(error) or type(error).__qualname__
 
 
