@@ -140,6 +140,8 @@ def update_bridge_config(
     fields = checker.bridge_fields(changes, path)
     problems.raise_if_any()
     updated = msgspec.structs.replace(config, **fields)
+    if "bridge" in fields:
+        updated = checker.with_search_path(updated)
     checker.bridge_as_a_whole(updated, path)
     problems.raise_if_any()
     return updated

@@ -6,6 +6,7 @@ import math
 import os
 import pkgutil
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -69,6 +70,13 @@ def _way_back(name: str, bridges: Mapping[str, BridgeConfig]) -> list[str] | Non
         if way[-1] in way[:-1]:
             return None  # a loop of others, which is told of them
     return None
+
+
+def _own_import_path() -> list[str]:
+    """Where this process looks for modules, without the folders that every process of its interpreter has."""
+    own = {os.path.realpath(each) for each in (sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix)}
+    folders = [os.path.realpath(each) for each in sys.path if Path(each or ".").is_dir()]
+    return [each for each in folders if not any(Path(each).is_relative_to(prefix) for prefix in own)]
 
 
 @dataclass(slots=True)
@@ -145,6 +153,7 @@ class Checker:
         config = BridgeConfig(**fields)
         if config.bridge is None and config.python_script is None and name in bundled_bridges():
             config = msgspec.structs.replace(config, bridge=name)
+        config = self.with_search_path(config)
         self.bridge_as_a_whole(config, path)
         return config if len(self.problems.found) == before else None
 
@@ -156,12 +165,21 @@ class Checker:
                 fields[name] = self.expanded(fields[name], (*path, name))
         if fields.get("python_script") is not None:
             fields["python_script"] = self.script(fields["python_script"], (*path, "python_script"))
+        if fields.get("search_path") is not None:
+            fields["search_path"] = [self.absolute(each) for each in fields["search_path"]]
         if fields.get("python") is not None:
             fields["python"] = self.interpreter(fields["python"])
         for variable in fields.get("required_env", ()):
             if not _VARIABLE_NAME.fullmatch(variable):
                 self.problems.wrong_value((*path, "required_env"), "names of environment variables", variable)
         return fields
+
+    def with_search_path(self, config: BridgeConfig) -> BridgeConfig:
+        """Return `config` with the folders where its module is looked for, if a module is what it names."""
+        if config.search_path is not None or config.bridge is None or ":" not in config.bridge:
+            return config
+        folders = [self.absolute("."), *(_own_import_path() if config.python is None else ())]
+        return msgspec.structs.replace(config, search_path=list(dict.fromkeys(folders)))
 
     def bridge_as_a_whole(self, config: BridgeConfig, path: KeyPath) -> None:
         """Check what takes more than one key."""

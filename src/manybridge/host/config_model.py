@@ -104,6 +104,18 @@ class BridgeConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         ]
         | None
     ) = None
+    search_path: (
+        Annotated[
+            list[str],
+            _about(
+                "Folders in which the module of `package.module:Class` is looked for too, after those of its "
+                "interpreter. A relative path is relative to the configuration file. Left out, it is the folder of "
+                "that file (without one, the working folder) and, where `python` is left out too, what the host's own "
+                "`PYTHONPATH` and script add."
+            ),
+        ]
+        | None
+    ) = None
     python: (
         Annotated[
             str,

@@ -113,7 +113,7 @@ class WorkerPlan:
             ManybridgeError: as `Interpreters.find`.
         """
         program = self._program or [self.interpreters.find(self.name, self.config).path, "-I", str(BOOTSTRAP)]
-        return [*program, self.reference]
+        return [*program, self.reference, *(f"--search-path={each}" for each in self.config.search_path or ())]
 
     @property
     def reference(self) -> str:

@@ -456,8 +456,8 @@ class Supervisor:
 
 
 STALE_MAKING_KEYS: Final = (
-    "bridge", "python_script", "python", "check_python", "options", "max_concurrency", "cancel_grace", "required_env",
-    "required_packages", "environment", "zygote", "max_frame_bytes", "capture_output",
+    "bridge", "python_script", "search_path", "python", "check_python", "options", "max_concurrency", "cancel_grace",
+    "required_env", "required_packages", "environment", "zygote", "max_frame_bytes", "capture_output",
 )  # fmt: skip
 """Keys that a worker is started with: to follow a change of one of them it must be replaced."""
 

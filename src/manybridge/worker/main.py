@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from manybridge.worker.import_path import extend_import_path
 from manybridge.worker.options import bridge_options, parse
 from manybridge.worker.stdio import take_stdio
 
@@ -24,6 +25,7 @@ def main(argv: list[str]) -> int:
         options = bridge_options(arguments)
     except (ValueError, OSError) as error:
         return _refuse(f"--options: {error}")
+    extend_import_path(arguments)
     parent = os.getppid()
     if arguments.zygote:
         from manybridge.worker.zygote import serve_zygote

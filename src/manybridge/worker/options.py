@@ -48,6 +48,11 @@ def parse(argv: list[str], prog: str = "manybridge worker") -> argparse.Namespac
         help='"none" lets commands that run a caller\'s own code (python:execute) do so with all the rights of this '
         "process (default: required, which refuses them, since there is no sandbox yet)",
     )  # fmt: skip
+    parser.add_argument(
+        "--search-path", action="append", metavar="FOLDER",
+        help="look here too for the module of module:Class, after the interpreter's own folders; may be repeated "
+        "(default: the working folder)",
+    )  # fmt: skip
     parser.add_argument("--zygote", action="store_true", help="import once, then fork workers on demand")
     return parser.parse_args(argv)
 
