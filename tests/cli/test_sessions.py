@@ -80,6 +80,9 @@ def test_a_lease_is_extended(two: CommandLine) -> None:
     assert (longer["lease_seconds"], longer["expires_in"] > 604000) == (604800.0, True)
     assert longer["settings"] == {"tuned": {"level": 1}, "note": "x"}
     assert two("sessions", "extend", "alice", "--lease", "soon", "--json").error["code"] == "invalid_argument"
+    assert two("sessions", "extend", "alice", "--lease", "0", "--json").error["code"] == "invalid_argument"
+    shorter = two("sessions", "extend", "alice", "--lease", "30s", "--json").json
+    assert (shorter["lease_seconds"], shorter["expires_in"] <= 30.0) == (30.0, True)
 
 
 def test_a_closed_session_is_gone_with_what_was_made_in_it(two: CommandLine) -> None:

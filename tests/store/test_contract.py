@@ -391,6 +391,22 @@ async def test_renewing_changes_nothing_but_lease_and_calls(store: Store) -> Non
     assert await store.get_session("gone") is None
 
 
+@pytest.mark.parametrize("seconds", [600.0, 30.0])
+async def test_a_lease_that_is_begun_has_the_length_that_was_said(store: Store, seconds: float) -> None:
+    """Also where that is shorter; what ended does not begin again, and nothing else of the session changes."""
+    await store.add_session(session("s", expires_in=300.0, settings={"k": 1}))
+    await store.add_session(session("old", expires_in=-1.0))
+
+    assert await store.begin_lease("s", seconds)
+    assert not await store.begin_lease("old", seconds)
+    assert not await store.begin_lease("never", seconds)
+    found = await store.get_session("s")
+    assert found is not None
+    assert (found.lease_seconds, found.settings) == (seconds, {"k": 1})
+    assert seconds / 2 < found.expires_in <= seconds
+    assert await store.get_session("old") is None
+
+
 async def test_settings_are_changed_one_by_one(store: Store) -> None:
     """Those that are not named stay; None removes; two hosts at once lose nothing of each other's."""
     await store.add_session(session("s", settings={"a": 1, "b": AWKWARD}))
@@ -403,6 +419,21 @@ async def test_settings_are_changed_one_by_one(store: Store) -> None:
     assert found.settings == {"b": AWKWARD, "c": {"d": None}, **{f"n{n}": n for n in range(8)}}
     assert await store.change_settings("old", {"a": 2}) is None
     assert await store.change_settings("never", {"a": 2}) is None
+
+
+async def test_one_session_that_expired_ends_alone(store: Store) -> None:
+    """With what was made in it; one that lives, or never was, is left."""
+    for id, left in (("expired", -1.0), ("other", -1.0), ("living", 60.0)):
+        await store.add_session(session(id, expires_in=left))
+        await store.add_resource(resource(f"of {id}", session=id))
+
+    assert await store.end_expired_session("expired")
+    assert not await store.end_expired_session("expired")
+    assert not await store.end_expired_session("living")
+    assert not await store.end_expired_session("never")
+    assert await store.get_resource("mock", "of expired") is None
+    assert await store.get_resource("mock", "of other") is not None
+    assert await store.get_resource("mock", "of living") is not None
 
 
 async def test_a_session_ends_with_what_was_made_in_it(store: Store) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from manybridge.errors import SessionError, StoreError
+from manybridge.errors import ResourceError, SessionError, StoreError
 from manybridge.host.bridge import AsyncMLBridge
 from tests.store.hosts import HostMaker
 from tests.support import REPOSITORY, aeventually
@@ -110,6 +110,36 @@ async def test_a_lease_that_another_program_extended_is_extended_here(durable_ho
     await two.extend_session("s", 600)
     info = await one.get_session("s")
     assert (info.lease, info.expires_in > 500) == (600, True)
+
+
+async def test_a_lease_may_be_made_shorter(durable_host: HostMaker) -> None:
+    """Here, in the store and on another host: a session that was given too long ends when it is said now."""
+    one, two = await durable_host(), await durable_host()
+    await one.create_session("s", lease=600)
+    await two.get_session("s")
+    assert (await one.extend_session("s", 30)).expires_in <= 30
+
+    for host in (one, two):
+        info = await host.get_session("s")
+        assert (info.lease, info.expires_in <= 30) == (30, True)
+
+
+async def test_what_a_session_made_that_ended_unseen_is_not_for_the_next_of_its_name(
+    durable_host: HostMaker,
+) -> None:
+    """No host was there when its lease ran out, and none has swept since: who names it finds it empty."""
+    one = await durable_host()
+    await one.create_session("s", lease=600)
+    made = await one.create_resource("mock", "counter", {}, session="s")
+    await one.close(0.0)
+    two = await durable_host()
+    await two._access.store.begin_lease("s", -1.0)  # as long ago
+
+    with pytest.raises(ResourceError) as caught:
+        await two.execute_resource("mock", made.id, session="s")
+
+    assert caught.value.code == "resource_not_found"
+    assert await two.list_resources("mock", session="s") == []
 
 
 async def test_settings_that_can_not_be_kept_do_not_hold(

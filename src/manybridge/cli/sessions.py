@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from math import inf, isfinite
 from typing import Annotated, Any, Final
 
@@ -16,7 +16,7 @@ from manybridge.cli.job_store import durable, opened
 from manybridge.cli.job_view import seconds_text
 from manybridge.cli.output import print_json_line, print_value, stdout_console
 from manybridge.cli.retention import DryRunOption, parse_age, print_removed
-from manybridge.errors import SessionError
+from manybridge.errors import InvalidArgumentError, SessionError
 from manybridge.store.base import Store
 from manybridge.store.records import SessionRecord
 
@@ -79,7 +79,9 @@ def extend(
     async def work(store: Store) -> Any:
         session = await _session(store, session_id)
         seconds = session.lease_seconds if lease is None else parse_age(lease, "--lease")
-        await store.save_sessions([replace(session, lease_seconds=seconds, expires_in=seconds)])
+        if not seconds > 0:
+            raise InvalidArgumentError(f"--lease: expected more than 0 s, found {lease!r}; `sessions close` ends it")
+        await store.begin_lease(session_id, seconds)
         return _described(await _session(store, session_id))
 
     _print(config, work, as_json=as_json)

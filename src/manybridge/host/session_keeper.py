@@ -110,6 +110,9 @@ class SessionKeeper:
             # In the store a lease may be behind ours, because it is told late: only before its end there it was closed.
             if known is not None and known.kept and monotonic() < known.stored_until - CLOCK_DRIFT:
                 self._table.close(id)
+            elif known is None:
+                # Its lease ran out while no host swept it away: what was made in it is not for who names it next.
+                await self._access.store.end_expired_session(id)
         elif known is None:
             self._table.adopt(_session(stored))
         else:
@@ -209,7 +212,9 @@ class SessionKeeper:
         await self.find(id)
         session = self._table.extend(id, lease)
         if self._access.shared:
-            await self._access.store.save_sessions([await self._record(session)])
+            record = await self._record(session)
+            if not (session.kept and await self._access.store.begin_lease(id, session.lease)):
+                await self._access.store.save_sessions([record])
             session.kept = True
         return session.describe()
 
@@ -312,8 +317,8 @@ def _refresh(session: Session, stored: SessionRecord) -> None:
     session.kept = True
     session.settings.replace(stored.settings)
     if session.lease != stored.lease_seconds:
-        session.lease = stored.lease_seconds  # somebody extended it
-        session.expires_at = max(session.expires_at, now + stored.expires_in)
+        session.lease = stored.lease_seconds  # somebody began another one
+        session.expires_at = session.stored_until = now + stored.expires_in
 
 
 def _until(session: Session, now: float) -> float:

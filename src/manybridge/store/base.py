@@ -152,6 +152,9 @@ class SessionStore(Protocol):
             The ids of those that are not there any more: they are not made again.
         """
 
+    async def begin_lease(self, id: str, seconds: float) -> bool:
+        """Have a session live so long from now on, be it longer or shorter than before. False where there is none."""
+
     async def change_settings(self, id: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
         """Replace some of a session's settings; None as a value removes one. What others change meanwhile is kept.
 
@@ -167,6 +170,9 @@ class SessionStore(Protocol):
 
     async def delete_session(self, id: str) -> bool:
         """Delete it with its resources. Returns whether it was there."""
+
+    async def end_expired_session(self, id: str) -> bool:
+        """Delete this one with its resources if its lease ran out. Returns whether it had."""
 
     async def end_expired_sessions(self) -> list[str]:
         """Delete every session whose lease ran out, with its resources. Returns their ids."""

@@ -296,6 +296,18 @@ class MemorySessions(MemoryResources):
         """See `SessionStore`."""
         return self._end(id)
 
+    async def begin_lease(self, id: str, seconds: float) -> bool:
+        """See `SessionStore`."""
+        found = await self.get_session(id)
+        if found is None:
+            return False
+        self._sessions[id] = (replace(found, lease_seconds=seconds), monotonic() + seconds)
+        return True
+
+    async def end_expired_session(self, id: str) -> bool:
+        """See `SessionStore`."""
+        return id in self._sessions and self._sessions[id][1] <= monotonic() and self._end(id)
+
     async def end_expired_sessions(self) -> list[str]:
         """See `SessionStore`."""
         now = monotonic()

@@ -71,6 +71,17 @@ class SqlSessions(Statements):
 
         return await self.database.write(work, f"renew {len(records)} sessions") if records else []
 
+    async def begin_lease(self, id: str, seconds: float) -> bool:
+        """See `SessionStore`."""
+
+        async def work(connection: AsyncConnection) -> bool:
+            lives = self._in_scope(sessions, id=id) & (sessions.c.expires_at > now(connection))
+            begun = sessions.update().where(lives)
+            values = {"lease_seconds": seconds, "expires_at": now(connection) + seconds}
+            return (await connection.execute(begun.values(values))).rowcount > 0
+
+        return await self.database.write(work, f"extend session {id}")
+
     async def change_settings(self, id: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
         """See `SessionStore`."""
         own = self._in_scope(sessions, id=id)
@@ -103,6 +114,22 @@ class SqlSessions(Statements):
             return bool(await self._end(connection, self._in_scope(sessions, id=id)))
 
         return await self.database.write(work, f"delete session {id}")
+
+    async def end_expired_session(self, id: str) -> bool:
+        """See `SessionStore`."""
+        own = self._in_scope(sessions, id=id)
+
+        async def look(connection: AsyncConnection) -> bool:
+            query = select(sessions.c.id).where(own, sessions.c.expires_at <= now(connection))
+            return (await connection.execute(query)).first() is not None
+
+        async def end(connection: AsyncConnection) -> bool:
+            return bool(await self._end(connection, own & (sessions.c.expires_at <= now(connection))))
+
+        # Most sessions that are asked for were never there, and need no write to find that out.
+        if not await self.database.read(look, f"read session {id}"):
+            return False
+        return await self.database.write(end, f"end session {id}")
 
     async def end_expired_sessions(self) -> list[str]:
         """See `SessionStore`."""
