@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
+import weakref
 
 # The functions of `signal` look every value up in an enum: 14 µs instead of 1 for what is done here.
 from _signal import getsignal, signal  # type: ignore[import-not-found]  # CPython's own, without a stub
@@ -90,7 +92,11 @@ class LoopThread:
     """
 
     def __init__(self, is_quiet: Callable[[], bool]) -> None:
+        _fill_standard_descriptors()
         self.loop = new_loop()
+        self._maker = os.getpid()
+        self._forked = False
+        """Whether this is a copy in a process that the host's own has forked: threads are not copied with it."""
         self._is_quiet = is_quiet
         self._open_runs = 0
         self._on_way: deque[None] = deque()
@@ -104,6 +110,7 @@ class LoopThread:
         self._come_back.acquire()
         self._thread = threading.Thread(target=self._serve, name="manybridge-host", daemon=True)
         self._thread.start()
+        _threads.add(self)
 
     def is_current(self) -> bool:
         """Whether the caller runs on this thread."""
@@ -112,7 +119,13 @@ class LoopThread:
     # ------------------------------------------------------------------ for any thread
 
     def submit(self, pool: Pool, call: Call, answer: Answer) -> None:
-        """Give a pool a call: here and now if the thread stands aside for that, else there and soon."""
+        """Give a pool a call: here and now if the thread stands aside for that, else there and soon.
+
+        Raises:
+            ClosedError: in a process that was forked.
+        """
+        if self._forked:
+            raise self._not_here()
         if self._aside_for is not pool or not self._act_in_its_place(pool, call, answer):
             self.post(self._submit, pool, call, answer)
         elif not answer.done():
@@ -122,8 +135,10 @@ class LoopThread:
         """Have the loop call something soon.
 
         Raises:
-            RuntimeError: the loop has ended.
+            RuntimeError: the loop has ended, or is another process's.
         """
+        if self._forked:
+            raise RuntimeError("the loop is another process's")
         self._on_way.append(None)
         try:
             self.loop.call_soon_threadsafe(self._arrive, callback, *args)
@@ -134,7 +149,14 @@ class LoopThread:
             self._end_standing_aside()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine there, with the caller's context variables, and wait for it on the caller's thread."""
+        """Run a coroutine there, with the caller's context variables, and wait for it on the caller's thread.
+
+        Raises:
+            ClosedError: in a process that was forked, or the host was closed meanwhile.
+        """
+        if self._forked:
+            work.close()
+            raise self._not_here()
         answer = Answer()
         tasks: list[asyncio.Task[T]] = []
         self.post(self._begin, work, answer, tasks)
@@ -146,11 +168,19 @@ class LoopThread:
             raise
         return outcome
 
+    def forget_in_child(self) -> None:
+        """Right after a fork, in the new process: neither the thread nor anything that it owns is there."""
+        self._forked = True
+
     def stop(self) -> None:
         """Stop the loop and wait for the thread."""
         if self._thread.is_alive():
             self.post(self.loop.stop)
             self._thread.join()
+
+    def _not_here(self) -> ClosedError:
+        text = f"this host belongs to process {self._maker}, which forked this one; make a host here, after the fork"
+        return ClosedError(text)
 
     # ------------------------------------------------------------------ in place of the thread
 
@@ -242,6 +272,31 @@ class LoopThread:
             if self._used and not was_called:
                 self.loop.call_soon(self._stand_aside, pool)  # after whatever else there is to do
         self._aside_for = None
+
+
+_threads: weakref.WeakSet[LoopThread] = weakref.WeakSet()
+
+
+def _forget_in_child() -> None:
+    # Whoever asked a thread that is not there would wait for ever, and every program asks at its end: to close.
+    for thread in _threads:
+        thread.forget_in_child()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
+
+
+def _fill_standard_descriptors() -> None:
+    """Open the null device in place of standard streams that whoever started the program has closed.
+
+    Their numbers would go to the loop's own sockets otherwise, for which libuv ends the process, and which anything
+    that is printed would go to.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
 def _read_answer(worker: WorkerHandle, answer: Answer) -> None:
