@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -69,6 +72,110 @@ def test_a_stream_that_ends_too_soon_is_no_answer(lc: Stage, kind: str) -> None:
     else:
         args = {"messages": "tell me a story", "model": model}
         assert lc.worker.code("langchain:invoke", args, stream=True) == "provider_unavailable"
+
+
+class Garbage(ThreadingHTTPServer):
+    """A provider that sends whatever it was told, with status 200."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.body = b""
+
+    @property
+    def url(self) -> str:
+        """What an OpenAI client wants as its base URL."""
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Garbage
+
+    def do_POST(self) -> None:  # the name that the standard library calls
+        """Answer, whatever was asked."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        is_stream = self.server.body.startswith(b"data:")
+        self.send_header("Content-Type", "text/event-stream" if is_stream else "application/json")
+        self.send_header("Content-Length", str(len(self.server.body)))
+        self.end_headers()
+        self.wfile.write(self.server.body)
+
+    def log_message(self, *_args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def garbage() -> Iterator[Garbage]:
+    """Return a running provider."""
+    with Garbage() as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def odd(lc: Stage, garbage: Garbage) -> Iterator[Garbage]:
+    """Return the provider that the session `odd` asks."""
+    settings = {"model": "openai:x", "base_url": garbage.url, "api_key": KEY}
+    lc.worker.result("langchain:configure_model", settings, session_id="odd")
+    yield garbage
+    lc.worker.result("common:cleanup", {"session_id": "odd"})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>Log in</html>",
+        b"null",
+        b"{}",
+        b'{"choices": []}',
+        b'{"choices": null, "error": {"message": "boom", "code": 502}}',
+        b'{"choices": [{"message": "text"}]}',
+    ],
+)
+@pytest.mark.parametrize("kind", ["invoke", "agent"])
+def test_a_reply_that_is_no_answer_is_the_providers_fault(lc: Stage, odd: Garbage, body: bytes, kind: str) -> None:
+    """Plug-ins raise what their own code stumbles over; that is nothing that the caller could have done better."""
+    odd.body = body
+    if kind == "agent":
+        args = {"id": lc.make("agent"), "inputs": {"messages": "x"}}
+        reply = lc.worker.ask("common:execute_resource", args, session_id="odd")
+    else:
+        reply = lc.worker.ask("langchain:invoke", {"messages": "x"}, session_id="odd")
+    assert (reply["error_info"]["code"], reply["error_info"]["retryable"]) == ("provider_unavailable", True)
+
+
+PIECE = (
+    b'data: {"id": "1", "object": "chat.completion.chunk", "model": "m", "choices": '
+    b'[{"index": 0, "delta": {"content": "a"}}]}\n\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"data: [DONE]\n\n", "provider_unavailable"),
+        (PIECE + b"data: {not JSON\n\n", "provider_unavailable"),
+        (PIECE + b'data: {"error": {"message": "it failed", "type": "server_error"}}\n\n', "provider_unavailable"),
+        (PIECE + b'data: {"error": {"message": "slow", "code": "rate_limit_exceeded"}}\n\n', "rate_limited"),
+    ],
+)
+def test_an_error_in_the_middle_of_a_stream_has_its_code(lc: Stage, odd: Garbage, body: bytes, code: str) -> None:
+    """There is no status any more, only what the events say."""
+    odd.body = body
+    assert lc.worker.code("langchain:invoke", {"messages": "x"}, stream=True, session_id="odd") == code
+
+
+@pytest.mark.parametrize("body", [b"text", b"null", b"{}", b'{"data": []}', b'{"data": [{"x": 1}]}'])
+def test_embeddings_that_are_none_are_the_providers_fault(lc: Stage, odd: Garbage, body: bytes) -> None:
+    """Also where the JSON is fine and the vectors are not there."""
+    odd.body = body
+    args = {"texts": ["x"], "model": "openai:x"}
+    assert lc.worker.code("langchain:embed", args, session_id="odd") == "provider_unavailable"
 
 
 def test_a_provider_that_can_not_be_reached_is_unavailable(lc: Stage) -> None:
@@ -247,6 +354,15 @@ def test_an_agent_that_does_not_come_to_an_end_is_stopped(lc: Stage) -> None:
         "handler_error", "GraphRecursionError", {"limit": "recursion_limit"},
     )  # fmt: skip
     assert lc.run(id, action="history", thread_id="t")["messages"] == []
+
+
+def test_an_agent_that_never_finds_the_form_of_its_answer_says_so(lc: Stage) -> None:
+    """LangChain asks again until the steps are used up; the cause is the answer's form, and not some tool."""
+    form = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+    id = lc.make(
+        "agent", response_format=form, response_strategy="tool", recursion_limit=5, model="openai:local-fail-garbage"
+    )
+    assert lc.run_code(id, messages="Which city?") == "output_not_parsed"
 
 
 def test_over_long_input_has_the_providers_code(lc: Stage) -> None:

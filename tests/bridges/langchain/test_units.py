@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from manybridge.bridges.common.keys import Secrets
 from manybridge.bridges.common.references import References
 from manybridge.bridges.common.usage import UsageLedger
 from manybridge.bridges.langchain.agents import AgentSpec, check_agent
-from manybridge.bridges.langchain.errors import translate
+from manybridge.bridges.langchain.errors import UnreadableAnswerError, is_unreadable, translate
 from manybridge.bridges.langchain.lcel import BranchesNode, ModelNode, SequenceNode, nodes_of, read_chain
 from manybridge.bridges.langchain.memory import read_memory
 from manybridge.bridges.langchain.messages import check_messages, check_result, to_json
@@ -409,6 +411,10 @@ class Response:
         (provider_error("Other", status_code=529), "provider_unavailable"),
         (provider_error("Other", status_code=403), "provider_auth"),
         (provider_error("Other", status_code=422), "provider_bad_request"),
+        (provider_error("APIError", status_code=200), "provider_unavailable"),
+        (provider_error("APIError", code="context_length_exceeded"), "context_length_exceeded"),
+        (provider_error("APIError", code="insufficient_quota"), "provider_auth"),
+        (UnreadableAnswerError("it says sk-secret-key"), "provider_unavailable"),
         (provider_error("OutputParserException"), "output_not_parsed"),
         (provider_error("GraphRecursionError"), "handler_error"),
         (type("ReadError", (Exception,), {"__module__": "httpx"})("cut"), "provider_unavailable"),
@@ -433,12 +439,36 @@ def test_what_is_nobodys_is_not_translated() -> None:
     assert translate(known, Secrets()) is known
 
 
+def test_what_fails_before_a_request_is_sent_is_not_the_providers_fault() -> None:
+    """The same exceptions come from a wrong argument."""
+
+    def create() -> None:
+        raise TypeError("unexpected keyword argument")
+
+    def read_chunk() -> None:
+        raise TypeError("'NoneType' object is not iterable")
+
+    for function, expected in ((create, False), (read_chunk, True)):
+        with pytest.raises(TypeError) as caught:
+            function()
+        assert is_unreadable(caught.value) is expected
+
+
+def test_a_wait_until_a_date_is_told_in_seconds() -> None:
+    """The other form of the header."""
+    headers = {"retry_after": format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)}
+    found = translate(provider_error("RateLimitError", response=Response(**headers)), Secrets())
+    assert found is not None
+    assert 3000 < found.details["retry_after"] <= 3600
+
+
 @pytest.mark.parametrize(
     ("headers", "seconds"),
     [
         ({"retry_after": "2"}, 2.0),
         ({"retry_after_ms": "500", "retry_after": "9"}, 0.5),
         ({"retry_after": "soon"}, None),
+        ({"retry_after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
         ({"retry_after": "-5"}, None),
         ({"retry_after": "nan"}, None),
         ({"retry_after_ms": "inf", "retry_after": "9"}, 9.0),

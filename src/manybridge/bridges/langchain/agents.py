@@ -122,6 +122,25 @@ class Agent:
             return self._answer(state["messages"][len(turn.messages) + len(messages) :], state, thread_id, call)
 
     async def _run_graph(self, graph: Any, messages: list[Any], config: dict[str, Any], call: RunningCall) -> Any:
+        try:
+            return await self._run_steps(graph, messages, config, call)
+        except Exception as error:
+            if self._never_found_the_form(error, call):
+                raise BridgeError(
+                    ErrorCode.OUTPUT_NOT_PARSED,
+                    "The model was asked again and again for an answer that fits response_format, and gave none.",
+                    details={"limit": "recursion_limit"},
+                    type=type(error).__name__,
+                ) from error
+            raise
+
+    def _never_found_the_form(self, error: Exception, call: RunningCall) -> bool:
+        """Whether the steps ran out on the form of the answer, and not on tools."""
+        own = {tool.name for tool in self.spec.tools}
+        ran_out = type(error).__name__ == "GraphRecursionError"
+        return ran_out and self.spec.response_format is not None and not call.asked_for & own
+
+    async def _run_steps(self, graph: Any, messages: list[Any], config: dict[str, Any], call: RunningCall) -> Any:
         keywords = {"durability": config.pop("durability")} if "durability" in config else {}
         full = call.config(recursion_limit=self.spec.recursion_limit, **config)
         if not call.ctx.streaming:

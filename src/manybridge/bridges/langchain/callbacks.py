@@ -8,6 +8,7 @@ from uuid import UUID
 
 from manybridge.bridge import BridgeError
 from manybridge.bridges.langchain.calls import RunningCall
+from manybridge.bridges.langchain.errors import UnreadableAnswerError, is_unreadable
 from manybridge.bridges.langchain.messages import to_json
 from manybridge.protocol.errors import ErrorCode
 
@@ -43,16 +44,21 @@ class CallEvents:
     async def on_llm_end(self, response: Any, *, run_id: UUID, **_more: Any) -> None:
         """A model answered."""
         model = self._models.pop(run_id, "model")
+        if not all(response.generations):  # LangChain would fail at an index, some steps later
+            raise UnreadableAnswerError("it has no choices")
         for generations in response.generations:
             for generation in generations:
                 message = getattr(generation, "message", None)
+                self.call.asked_for = frozenset(each["name"] for each in getattr(message, "tool_calls", ()))
                 self.call.usage.add(model, getattr(message, "usage_metadata", None))
                 _check_end(model, message)
 
     async def on_llm_error(self, error: BaseException, *, run_id: UUID, **_more: Any) -> None:
-        """A model failed."""
+        """A model failed. What is raised here takes the place of the error."""
         self._models.pop(run_id, None)
         self._warn("model request", error)
+        if is_unreadable(error):
+            raise UnreadableAnswerError from error
 
     async def on_tool_start(
         self,

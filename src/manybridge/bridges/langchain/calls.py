@@ -22,11 +22,13 @@ class RunningCall:
     Attributes:
         ctx: the worker's context of the call.
         usage: what it used so far.
+        asked_for: the tools that the last answer of a model asked for.
     """
 
     def __init__(self, ctx: Context) -> None:
         self.ctx = ctx
         self.usage = UsageMeter()
+        self.asked_for: frozenset[str] = frozenset()
         self._steps = 0
         self._callbacks: Any = None
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from manybridge.bridge import BridgeError
 from manybridge.bridges.common.problems import invalid
+from manybridge.bridges.langchain.errors import UnreadableAnswerError
 from manybridge.bridges.langchain.models import Models, ModelSettings
 from manybridge.bridges.langchain.providers import missing_package
 from manybridge.protocol.errors import ErrorCode
@@ -45,8 +46,15 @@ class Embedders:
             )
         if not texts or len(texts) > MAX_TEXTS:
             raise invalid("texts", f"expected 1 to {MAX_TEXTS} texts, found {len(texts)}")
-        vectors = await self._find(name, session_id).aembed_documents(texts)
-        return {"embeddings": vectors, "dimensions": len(vectors[0]), "model": name}
+        model_of_texts = self._find(name, session_id)
+        try:
+            vectors = await model_of_texts.aembed_documents(texts)
+            dimensions = {len(vector) for vector in vectors}
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise UnreadableAnswerError from error  # texts and settings were fine; what came back was not
+        if len(vectors) != len(texts) or len(dimensions) != 1:
+            raise UnreadableAnswerError(f"{len(vectors)} vectors for {len(texts)} texts, of {len(dimensions)} lengths")
+        return {"embeddings": vectors, "dimensions": dimensions.pop(), "model": name}
 
     def _find(self, name: str, session_id: str | None) -> Any:
         settings = self._settings(name, session_id)

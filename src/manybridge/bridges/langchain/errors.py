@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import time
+from email.utils import parsedate_to_datetime
+from json import JSONDecodeError
 from math import inf
+from traceback import walk_tb
 from typing import Any, Final
 
 from manybridge.bridge import BridgeError
@@ -45,6 +50,9 @@ TRANSPORT: Final = ("httpx", "httpx2", "httpcore", "httpcore2", "aiohttp", "requ
 FOREIGN: Final = frozenset({"builtins", "asyncio", "json", "sqlite3", "manybridge"})
 """Modules whose exceptions are nobody's provider's."""
 
+REFUSED: Final = 400
+"""HTTP statuses from here on are no answers."""
+
 SERVER_ERROR: Final = 500
 """HTTP statuses from here on are the server's fault."""
 
@@ -53,6 +61,27 @@ TERSE: Final = 25
 
 TOO_LONG: Final = ("context_length_exceeded", "string_above_max_length")
 NO_MONEY: Final = ("insufficient_quota", "billing_hard_limit_reached")
+TOO_FAST: Final = ("rate_limit_exceeded", "rate_limit_error")
+NO_KEY: Final = ("invalid_api_key", "authentication_error")
+
+_READS_AN_ANSWER: Final = re.compile(r"result|chunk|delta|response")
+"""In the names of the functions with which plug-ins take an answer apart. Those that make a request have others."""
+
+
+class UnreadableAnswerError(Exception):
+    """What came from a provider is no answer; `__cause__` is what the plug-in made of it."""
+
+
+def is_unreadable(error: BaseException) -> bool:
+    """Whether a model's request failed because of what came back, and not because of what was to be sent.
+
+    Plug-ins look for their fields in whatever JSON they get, so garbage is a `TypeError` or an `IndexError` of theirs.
+    """
+    if isinstance(error, JSONDecodeError) or str(error).startswith("No generation chunks"):
+        return True
+    if not isinstance(error, ValueError | TypeError | LookupError | AttributeError):
+        return False
+    return any(_READS_AN_ANSWER.search(frame.f_code.co_name) for frame, _ in walk_tb(error.__traceback__))
 
 
 def translate(error: BaseException, secrets: Secrets) -> BridgeError | None:
@@ -60,6 +89,8 @@ def translate(error: BaseException, secrets: Secrets) -> BridgeError | None:
     error = only_member(error)
     if isinstance(error, BridgeError):
         return error
+    if isinstance(error, UnreadableAnswerError):
+        return _not_an_answer(error.__cause__ or error, secrets)
     names = [cls.__name__ for cls in type(error).__mro__]
     if "GraphRecursionError" in names:
         return _too_many_steps(error)
@@ -81,6 +112,8 @@ def _code_of(error: BaseException, names: list[str]) -> ErrorCode | None:
         return ErrorCode.PROVIDER_TIMEOUT if _timed_out(names) else ErrorCode.PROVIDER_UNAVAILABLE
     if code is None:
         code = _by_status(getattr(error, "status_code", None))
+    if code is None and "APIError" in names:
+        return _by_words(error)  # in the middle of a stream, where there is no status any more
     provider_code = getattr(error, "code", None)
     if code is ErrorCode.PROVIDER_BAD_REQUEST and _is_too_long(error, provider_code):
         return ErrorCode.CONTEXT_LENGTH_EXCEEDED
@@ -99,7 +132,7 @@ def _is_too_long(error: BaseException, code: Any) -> bool:
 
 
 def _by_status(status: Any) -> ErrorCode | None:
-    if not isinstance(status, int):
+    if not isinstance(status, int) or status < REFUSED:
         return None
     special = {
         401: ErrorCode.PROVIDER_AUTH, 403: ErrorCode.PROVIDER_AUTH, 404: ErrorCode.PROVIDER_NOT_FOUND,
@@ -108,6 +141,15 @@ def _by_status(status: Any) -> ErrorCode | None:
     if status in special:
         return special[status]
     return ErrorCode.PROVIDER_UNAVAILABLE if status >= SERVER_ERROR else ErrorCode.PROVIDER_BAD_REQUEST
+
+
+def _by_words(error: BaseException) -> ErrorCode:
+    said = {getattr(error, "code", None), getattr(error, "type", None)}
+    known = (
+        (TOO_LONG, ErrorCode.CONTEXT_LENGTH_EXCEEDED), (NO_MONEY, ErrorCode.PROVIDER_AUTH),
+        (NO_KEY, ErrorCode.PROVIDER_AUTH), (TOO_FAST, ErrorCode.RATE_LIMITED),
+    )  # fmt: skip
+    return next((code for words, code in known if said & set(words)), ErrorCode.PROVIDER_UNAVAILABLE)
 
 
 def _message_of(error: BaseException) -> str:
@@ -131,7 +173,7 @@ def _details_of(error: BaseException) -> dict[str, Any]:
 
 
 def _retry_after(response: Any) -> float | None:
-    """Seconds that the provider asks for; a date instead of a number is left out, and so is what nobody can wait."""
+    """Seconds that the provider asks for, as a number or as a date; what nobody can wait is left out."""
     headers = getattr(response, "headers", None) or {}
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
@@ -140,7 +182,10 @@ def _retry_after(response: Any) -> float | None:
             continue
         if 0 <= seconds < inf:  # neither negative nor "nan"
             return seconds
-    return None
+    try:
+        return max(0.0, parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time())
+    except (KeyError, ValueError, TypeError):
+        return None
 
 
 def _not_parsed(error: Any) -> BridgeError:
@@ -152,6 +197,14 @@ def _not_parsed(error: Any) -> BridgeError:
         ErrorCode.OUTPUT_NOT_PARSED,
         f"The model answered, but not in the form that was asked for{told}.",
         details={} if length is None else {"answer_length": length},
+        type=type(error).__name__,
+    )
+
+
+def _not_an_answer(error: BaseException, secrets: Secrets) -> BridgeError:
+    return BridgeError(
+        ErrorCode.PROVIDER_UNAVAILABLE,
+        f"What the provider sent is no answer: {secrets.clean(_message_of(error))}",
         type=type(error).__name__,
     )
 
