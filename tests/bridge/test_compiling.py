@@ -223,6 +223,15 @@ def _resource(**body: Any) -> Any:
     return resource("model", policy=body.pop("policy", None))(type("Model", (), {**methods, **body}))
 
 
+async def _async_hook(self: Any, *_: Any) -> None:
+    """A hook that nobody would await."""
+
+
+def _yielding_hook(self: Any, *_: Any) -> Iterator[None]:
+    """A hook that nobody would iterate."""
+    yield
+
+
 BAD_BRIDGES: list[tuple[dict[str, Any], list[str]]] = [
     ({}, ['WrongBridge: it has no name; write `name = "wrong"` in the class']),
     ({"name": "Wrong"}, ["the name 'Wrong' is not allowed", "[a-z][a-z0-9_-]"]),
@@ -248,6 +257,14 @@ BAD_BRIDGES: list[tuple[dict[str, Any], list[str]]] = [
     ({"M": _resource(snapshot=lambda self: 1)}, ["it has `snapshot` but no `restore`; write both, or neither"]),
     ({"M": _resource(restore=lambda self, state: 1)}, ["it has `restore` but no `snapshot`"]),
     ({"M": _resource(policy="restore")}, ["policy 'restore' needs the methods `snapshot(self)`"]),
+    ({"setup": _async_hook}, ["WrongBridge: `setup` must be a plain function", "would never run"]),
+    ({"stats": _yielding_hook}, ["`stats` must be a plain function"]),
+    ({"preload": classmethod(_async_hook)}, ["`preload` must be a plain function"]),
+    (
+        {"M": _resource(snapshot=_async_hook, restore=lambda self, state: None)},
+        ["Model: `snapshot` must be a plain function"],
+    ),
+    ({"M": _resource(close=_async_hook)}, ["Model: `close` must be a plain function"]),
     ({"M": _resource(policy="never")}, ["policy 'never' is not one of recreate, restore, pinned"]),
     (
         {"M": _resource(__init__=lambda self, size: None)},

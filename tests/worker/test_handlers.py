@@ -31,7 +31,11 @@ def worker(shared: RawWorker) -> Iterator[RawWorker]:
 # ------------------------------------------------------------------ kinds
 
 
-@pytest.mark.parametrize("kind", ["generator", "coroutine", "async_generator"])
+KINDS = ["generator", "coroutine", "async_generator"]
+DECORATED = [f"decorated_{kind}" for kind in KINDS]
+
+
+@pytest.mark.parametrize("kind", KINDS + DECORATED)
 def test_a_stream_is_chunks_and_then_the_result(worker: RawWorker, kind: str) -> None:
     """Numbered from 0 without a gap, before the one reply."""
     reply = worker.receive(worker.send(f"h:{kind}", {"n": 3}, stream=True))
@@ -41,11 +45,11 @@ def test_a_stream_is_chunks_and_then_the_result(worker: RawWorker, kind: str) ->
     ]
 
 
-@pytest.mark.parametrize("kind", ["generator", "coroutine", "async_generator"])
+@pytest.mark.parametrize("kind", KINDS + DECORATED)
 def test_without_a_stream_there_are_no_events(worker: RawWorker, kind: str) -> None:
     """What a generator yields is not lost: without a result of its own, the chunks are the result."""
     assert worker.result(f"h:{kind}", {"n": 2})["done"] == 2
-    if kind != "coroutine":
+    if not kind.endswith("coroutine"):
         assert worker.result(f"h:{kind}", {"n": 2, "result": False}) == {"chunks": [0, 1]}
         assert worker.receive(worker.send(f"h:{kind}", {"n": 0, "result": False}, stream=True))["result"] == {}
     assert worker.events == []
@@ -55,6 +59,11 @@ def test_coroutines_share_one_loop_for_the_life_of_the_worker(worker: RawWorker)
     """Clients that frameworks cache belong to a loop."""
     loops = {worker.result("h:coroutine")["loop"] for _ in range(3)}
     assert len(loops) == 1
+
+
+def test_a_static_method_is_a_command_whichever_decorator_stands_above(worker: RawWorker) -> None:
+    """Silently it would be none."""
+    assert worker.result("h:of_nobody", {"a": 3}) == 3
 
 
 def test_a_context_sends_every_kind_of_event_and_knows_its_call(worker: RawWorker) -> None:

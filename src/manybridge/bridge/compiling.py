@@ -73,6 +73,7 @@ def compile_resource(note: ResourceNote, cls: type, bridge_name: str, namespace:
     place = Place(cls.__qualname__, f"{bridge_name}:{note.type}", namespace)
     check_name(note.type, OPERATION_NAME, place)
     _check_construction(cls, place)
+    _check_hooks(cls, ("snapshot", "restore", "close"), place)
     return ResourceSpec(
         type=note.type,
         cls=cls,
@@ -90,6 +91,14 @@ def _compile_method(cls: type, name: str, whole: str, place: Place) -> CommandSp
     command = f"{name} {place.command}"
     inner = Place(f"{place.text}.{name}", command, {**place.namespace, **class_namespace(cls)})
     return compile_command(CommandNote(name), method, inner, skip_first=True, whole=whole)
+
+
+def _check_hooks(cls: type, names: tuple[str, ...], place: Place) -> None:
+    """Refuse hooks that would be called and not run: nobody awaits or iterates what they return."""
+    for name in names:
+        if handler_kind(getattr(cls, name, None)) != "function":
+            text = f"`{name}` must be a plain function: one with `async` or `yield` would never run"
+            raise place.refuse(f"{text}; for a coroutine write asyncio.run(...) in it")
 
 
 def _check_construction(cls: type, place: Place) -> None:
@@ -141,6 +150,11 @@ def class_namespace(cls: type) -> dict[str, Any]:
 
 _METHODS = (types.FunctionType, classmethod, staticmethod, property)
 
+
+HOOKS: Final = (
+    "preload", "setup", "close", "cleanup", "configure_session", "ping_info", "stats", "translate_error", "handle_v1",
+)  # fmt: skip
+"""Methods that a bridge may override; the worker calls them as they are."""
 
 # ---------------------------------------------------------------- a bridge class
 
@@ -209,6 +223,8 @@ def declared(cls: type) -> Iterator[tuple[str, Any, CommandNote | ResourceNote]]
     for base in reversed(cls.__mro__):
         for attribute, raw in vars(base).items():
             note = vars(raw).get(RESOURCE_NOTE) if isinstance(raw, type) else getattr(raw, COMMAND_NOTE, None)
+            if note is None and isinstance(raw, (staticmethod, classmethod)):  # @command stands below it
+                note = getattr(raw.__func__, COMMAND_NOTE, None)
             if note is not None:
                 found[attribute] = (raw, note)
             elif attribute in found and raw is None:
@@ -238,6 +254,7 @@ def _check_bridge(cls: type[Bridge], place: Place) -> None:
         raise place.refuse(f"max_concurrency must be an integer from 1 on, not {cls.max_concurrency!r}")
     if cls.dialect not in {"native", "dspex"}:
         raise place.refuse(f'dialect must be "native" or "dspex", not {cls.dialect!r}')
+    _check_hooks(cls, HOOKS, place)
     for attribute, _, _ in declared(cls):
         if attribute in vars(Bridge):
             raise place.refuse(

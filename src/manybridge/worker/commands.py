@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Final
 
 from manybridge.bridge import BridgeError, BridgeSpec, Cancelled, CommandSpec
+from manybridge.bridge.signatures import HandlerKind
 from manybridge.protocol.batch import BatchError, BatchItem, batch_items
 from manybridge.protocol.commands import COMMON, COMMON_COMMANDS
 from manybridge.protocol.errors import ErrorCode
@@ -21,6 +23,13 @@ from manybridge.worker.resources import ResourceTable
 _COMMON_OPERATIONS: Final = {f"{COMMON}:{name}": name for name in COMMON_COMMANDS} | {
     name: name for name in COMMON_COMMANDS
 }
+
+_STILL_TO_RUN: Final[Mapping[type, HandlerKind]] = {
+    CoroutineType: "coroutine",
+    GeneratorType: "generator",
+    AsyncGeneratorType: "async_generator",
+}
+"""What a plain function may return in the place of a result: a decorator stands between it and the real handler."""
 
 common_operation: Final[Callable[[str], str | None]] = _COMMON_OPERATIONS.get
 """The operation of a `common:*` command, also where a version 1 client left the namespace out; else None."""
@@ -168,11 +177,14 @@ class CommandRunner:
         if spec.wants_context is not None:
             keywords[spec.wants_context] = call.context()
         outcome = spec.function(**keywords) if instance is None else spec.function(instance, **keywords)
-        if spec.kind == "function":
-            return outcome
-        if spec.kind == "generator":
+        kind = spec.kind
+        if kind == "function":
+            kind = _STILL_TO_RUN.get(type(outcome), kind)
+            if kind == "function":
+                return outcome
+        if kind == "generator":
             return drain(call, outcome)
-        work = outcome if spec.kind == "coroutine" else adrain(call, outcome)
+        work = outcome if kind == "coroutine" else adrain(call, outcome)
         if threading.current_thread() is threading.main_thread():
             return self._events.run(call, work)
         return self._events.run_elsewhere(call, work)

@@ -90,6 +90,25 @@ class HandlersBridge(Bridge):
         if result:
             yield Result({"done": n})
 
+    # -- plain functions by their looks, as what many decorators make of the others
+
+    @command
+    def decorated_generator(self, n: int = 3, result: bool = True) -> Any:
+        return self.generator(n, result)
+
+    @command
+    def decorated_coroutine(self, n: int = 3, *, ctx: Context) -> Any:
+        return self.coroutine(n, ctx=ctx)
+
+    @command
+    def decorated_async_generator(self, n: int = 3, result: bool = True) -> Any:
+        return self.async_generator(n, result)
+
+    @staticmethod
+    @command
+    def of_nobody(a: int) -> int:
+        return a
+
     @command
     def all_events(self, *, ctx: Context) -> dict[str, Any]:
         ctx.emit({"a": 1})
