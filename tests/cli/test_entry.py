@@ -136,3 +136,13 @@ def test_the_version_is_told(manybridge: CommandLine) -> None:
     ended = manybridge("--version")
 
     assert (ended.code, ended.out.split()[0]) == (0, "manybridge")
+
+
+def test_what_the_encoding_of_the_output_lacks_is_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The result is whole, and JSON stays JSON."""
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    (tmp_path / "args.json").write_text('{"a": "é 😀"}', encoding="utf-8")
+
+    ended = in_shell("-m manybridge.cli.entry call mock mock:echo --args @args.json --json", tmp_path)
+
+    assert (ended.stdout, ended.stderr, ended.returncode) == ('{"a": "\\u00e9 \\ud83d\\ude00"}\n', "", 0)

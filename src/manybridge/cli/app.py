@@ -21,6 +21,7 @@ from manybridge.cli.env import env_app
 from manybridge.cli.exit_codes import ExitCode
 from manybridge.cli.init_command import init
 from manybridge.cli.jobs import jobs_app
+from manybridge.cli.output import escape_what_output_lacks
 from manybridge.cli.resources import resources_app
 from manybridge.cli.serve import serve
 from manybridge.cli.sessions import sessions_app
@@ -103,6 +104,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code."""
     # The host logs what it also raises; one command says it once. `serve` lives longer and writes its log.
     logging.getLogger("manybridge").addHandler(logging.NullHandler())
+    escape_what_output_lacks()
     try:
         code = _run(arguments)
         sys.stdout.flush()

@@ -5,6 +5,8 @@ With `--json` both carry JSON. Otherwise a terminal gets colour and boxes, and a
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import sys
 from typing import Any
@@ -15,6 +17,19 @@ from rich.text import Text
 
 from manybridge.cli.exit_codes import exit_code_for
 from manybridge.errors import ManybridgeError
+
+
+def escape_what_output_lacks() -> None:
+    """Have characters that the encoding of standard output lacks written as JSON escapes and not fail."""
+    codecs.register_error("manybridge.escape", _as_json_escapes)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in {"strict", "surrogateescape"}:
+        sys.stdout.reconfigure(errors="manybridge.escape")
+
+
+def _as_json_escapes(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 def stdout_console() -> Console:
