@@ -89,6 +89,10 @@ class ResourceKeeper:
 
     # ------------------------------------------------------------------ changing
 
+    def is_claimed(self, record: Record) -> bool:
+        """Whether a resource is ours to change, so that `claim` would have nothing to do."""
+        return record.fence is not None and self.access.is_announced
+
     async def claim(self, record: Record, deadline: float) -> bool:
         """Make a resource ours to change.
 
@@ -99,10 +103,10 @@ class ResourceKeeper:
             ResourceError: `resource_not_found`; or `conflict`: another host goes on using it.
             StoreError: the store can't say.
         """
-        if record.fence is not None and self.access.is_announced:
+        if self.is_claimed(record):
             return True
         async with record.claiming:
-            if record.fence is not None and self.access.is_announced:
+            if self.is_claimed(record):
                 return True
             await self.access.announce()
             found = await self._claimed_record(record, min(deadline, monotonic() + CLAIM_PATIENCE))

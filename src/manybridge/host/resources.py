@@ -18,6 +18,7 @@ import hashlib
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from math import inf
 from time import monotonic, time
 from typing import Any, Final, NamedTuple
 
@@ -89,14 +90,15 @@ class ResourceTable:
         chosen = None if args.get("id") is None else _text(args, "id")
         id = chosen or _new_id(pool.name, kind, options)
         if self._session_needed is not None and options.session is not None:
-            await self._session_needed(options.session)
+            await self._access.before(options.deadline, self._session_needed(options.session))
         recipe = ResourceRecord(
             id=id, bridge=pool.name, type=kind, config=config, session=options.session, created_at=time()
         )
         if chosen is None and options.idempotency_key is None:
-            await self._access.announce()  # before work is done that could not be kept
+            # Before work is done that could not be kept.
+            await self._access.before(options.deadline, self._access.announce())
             return await self._make(pool, recipe, options)
-        reserved = await self._keeper.reserve(recipe)
+        reserved = await self._reserved(pool, recipe, options)
         if reserved is None:
             return await self._existing(recipe, chosen)
         try:
@@ -107,31 +109,54 @@ class ResourceTable:
                 await asyncio.wait({giving_back})
             raise
 
+    async def _reserved(self, pool: Pool, recipe: ResourceRecord, options: CallOptions) -> ResourceRecord | None:
+        reserving = asyncio.ensure_future(self._keeper.reserve(recipe))
+        try:
+            return await self._access.before(options.deadline, asyncio.shield(reserving))
+        except BaseException:
+            pool.tasks.start(self._unreserve(reserving), f"give back {recipe.id}")
+            raise
+
+    async def _unreserve(self, reserving: asyncio.Future[ResourceRecord | None]) -> None:
+        """Nobody waits for a reservation any more: have none, as soon as it is known whether there is one."""
+        (reserved,) = await asyncio.gather(reserving, return_exceptions=True)
+        if isinstance(reserved, ResourceRecord):
+            await self._keeper.abandon(reserved)
+
     async def _make(self, pool: Pool, recipe: ResourceRecord, options: CallOptions) -> Resource:
         args = {"type": recipe.type, "config": recipe.config, "id": recipe.id}
         call = make_call("common:create_resource", args, options, options.target)
         await pool.run(call)
         worker = call.worker
         assert worker is not None
-        made: Record | None = None
+        recording: asyncio.Future[Record | None] | None = None
         try:
             policy = await self._policy(pool, recipe.type)
             state = None
             if policy == "restore":
                 state = await _told_state(worker, _ask_snapshot(worker, recipe.id, recipe.session, options), options)
-            made = await self._keeper.record(recipe, policy, state)
+            recording = asyncio.ensure_future(self._keeper.record(recipe, policy, state))
+            made = await self._access.after(options.deadline, asyncio.shield(recording))
             if made is None:  # its reservation is gone: with this host, or because others took it for dead
                 raise ClosedError("the host is closed") if self._access.closing else _exists(recipe.id)
         except BaseException:
             # Whoever wanted it is told that there is none, so none is left. A write that was begun goes on.
-            pool.tasks.start(self._undo(pool, recipe, worker), f"undo {recipe.id}")
+            pool.tasks.start(self._undo(pool, recipe, worker, recording), f"undo {recipe.id}")
             raise
         record = self._records.setdefault(made.key, made)
         self._placement.hold(pool, record, worker)
         return record.resource
 
-    async def _undo(self, pool: Pool, recipe: ResourceRecord, worker: WorkerHandle) -> None:
+    async def _undo(
+        self,
+        pool: Pool,
+        recipe: ResourceRecord,
+        worker: WorkerHandle,
+        recording: asyncio.Future[Record | None] | None,
+    ) -> None:
         await release(pool, Record(recipe), worker)
+        if recording is not None:
+            await asyncio.gather(recording, return_exceptions=True)
         found = await self._access.store.get_resource(recipe.bridge, recipe.id)
         if found is not None and found.created_at == recipe.created_at:
             await self._access.store.delete_resource(recipe.bridge, recipe.id)
@@ -152,7 +177,7 @@ class ResourceTable:
             ManybridgeError: as the worker says, or `resource_not_found`, `resource_lost`, `conflict`.
             StoreError: its state can't be kept; the execution does not count.
         """
-        record = await self.find(pool, _text(args, "id"), options.session)
+        record = await self.find(pool, _text(args, "id"), options.session, deadline=options.deadline)
         work = _Work("common:execute_resource", {"id": record.resource.id, "inputs": _object(args, "inputs")})
         result = await self._use(pool, record, work, options)
         resource = record.resource
@@ -168,7 +193,7 @@ class ResourceTable:
             ManybridgeError: as `execute`; what is no resource of the host is the worker's business.
         """
         try:
-            record = await self.find(pool, id, options.session)
+            record = await self.find(pool, id, options.session, deadline=options.deadline)
         except ResourceError as error:
             if error.code != ErrorCode.RESOURCE_NOT_FOUND:
                 raise
@@ -189,7 +214,7 @@ class ResourceTable:
         if record.policy == "pinned":
             await self._check_home(record)
         for attempt in range(MAX_PLACEMENTS):
-            if record.policy == "restore" and not await self._keeper.claim(record, options.deadline):
+            if record.policy == "restore" and not await self._claim(record, options.deadline):
                 self._placement.let_go_everywhere(pool, record)  # another host has changed it
             worker = await self._placement.place(pool, record, options)
             try:
@@ -198,6 +223,11 @@ class ResourceTable:
                 if attempt == MAX_PLACEMENTS - 1:
                     raise
         raise AssertionError("unreachable")
+
+    async def _claim(self, record: Record, deadline: float) -> bool:
+        if self._keeper.is_claimed(record):
+            return True
+        return await self._access.before(deadline, self._keeper.claim(record, deadline))
 
     async def _check_home(self, record: Record) -> None:
         """A pinned resource can be executed by the host whose worker has it.
@@ -222,9 +252,9 @@ class ResourceTable:
             ResourceError: `resource_not_found`.
             StoreError: it can't be deleted.
         """
-        record = await self.find(pool, _text(args, "id"), options.session)
+        record = await self.find(pool, _text(args, "id"), options.session, deadline=options.deadline)
         bridge, id = record.key
-        if not await self._access.store.delete_resource(bridge, id):
+        if not await self._access.before(options.deadline, self._access.store.delete_resource(bridge, id)):
             self._forget(pool, record)
             raise not_found(bridge, id)
         await wait_briefly(self._forget(pool, record), DELETE_PATIENCE)
@@ -236,9 +266,12 @@ class ResourceTable:
         Raises:
             ResourceError: `resource_not_found`.
         """
-        return (await self.find(pool, _text(args, "id"), options.session, fresh=True)).resource
+        record = await self.find(pool, _text(args, "id"), options.session, fresh=True, deadline=options.deadline)
+        return record.resource
 
-    async def find(self, pool: Pool, id: str, session: str | None, *, fresh: bool = False) -> Record:
+    async def find(
+        self, pool: Pool, id: str, session: str | None, *, fresh: bool = False, deadline: float = inf
+    ) -> Record:
         """Return the record of a resource that this caller may see.
 
         Args:
@@ -246,14 +279,16 @@ class ResourceTable:
             id: its id.
             session: the caller's.
             fresh: ask the store even if it was asked a moment ago.
+            deadline: of the call that needs it, monotonic.
 
         Raises:
+            CallTimeoutError: the store did not answer before that.
             ResourceError: `resource_not_found`; the same for a missing and for somebody else's resource.
             StoreError: it is not known here, and the store can't say.
         """
         record = self._records.get((pool.name, id))
         if record is None or self._keeper.is_stale(record) or (fresh and self._access.shared):
-            record = await self._look_up(pool, id)
+            record = await self._access.before(deadline, self._look_up(pool, id))
         if record is None or record.resource.session not in (None, session):
             raise not_found(pool.name, id)
         return record
@@ -405,7 +440,8 @@ class ResourceTable:
             asked = snapshots[-1] if snapshots else _ask_snapshot(worker, *_name(record), options)
             state = await _told_state(worker, asked, options)
             if not record.deleted:
-                await self._keeper.save(record, fence, state, counts=counts)
+                saving = self._keeper.save(record, fence, state, counts=counts)
+                await self._access.after(options.deadline, saving)
 
     def _let_go(self, pool: Pool, record: Record, worker: WorkerHandle) -> None:
         """Have a worker forget a resource that will be restored from its last snapshot."""

@@ -17,9 +17,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from math import inf
 from pathlib import Path
 from time import monotonic, time
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from manybridge.errors import ManybridgeError, StoreError
+from manybridge.errors import CallTimeoutError, ManybridgeError, StoreError
 from manybridge.host.config import LoadedConfig, StoreConfig
 from manybridge.host.config_secrets import mask_text
 from manybridge.store.base import Store
@@ -28,6 +28,8 @@ from manybridge.store.opening import DEFAULT_SCOPE, open_store
 from manybridge.store.urls import parse_store_url
 
 _log = logging.getLogger("manybridge.host")
+
+Answer = TypeVar("Answer")
 
 LEASE_SECONDS: Final = 15.0
 """After so long without a word a host on another machine counts as gone. Longer than any pause of a collector or a
@@ -42,6 +44,9 @@ PROBE_SECONDS: Final = 0.5
 JUMP_SECONDS: Final = 1.0
 """The clock has jumped when it has moved by so much more or less than the time that has passed. One that is corrected
 slowly moves by half a millisecond in a second."""
+
+KEEP_SECONDS: Final = 1.0
+"""How long the store may take to keep what a call did whose own time is over."""
 
 TICK_SECONDS: Final = 1.0
 """How far behind counts of executions and leases of sessions may be."""
@@ -128,6 +133,37 @@ class StoreAccess:
             await self._renew()
             if self._timer is None:
                 self._wind_up()
+
+    async def before(self, deadline: float, work: Awaitable[Answer]) -> Answer:
+        """Wait for what a call needs of the store before it can begin, at most until its deadline.
+
+        Raises:
+            CallTimeoutError: the store has not answered. What it was asked to do may still be done.
+            StoreError: it can't be done.
+        """
+        return await self._within(deadline, work, {"stopped_by": "queue", "waited_for": "store"})
+
+    async def after(self, deadline: float, work: Awaitable[Answer]) -> Answer:
+        """Wait until it is kept what a call has done: until its deadline, and a moment more where that is over.
+
+        Raises:
+            CallTimeoutError: the store has not answered. What it was asked to do may still be done.
+            StoreError: it can't be kept.
+        """
+        return await self._within(max(deadline, monotonic() + KEEP_SECONDS), work, {"waited_for": "store"})
+
+    async def _within(self, deadline: float, work: Awaitable[Answer], details: dict[str, Any]) -> Answer:
+        if deadline == inf or not self.shared:
+            return await work
+        limit = asyncio.timeout(max(0.0, deadline - monotonic()))
+        try:
+            async with limit:
+                return await work
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            text = f"the call's time was over before the store {self.url.shown} had answered"
+            raise CallTimeoutError(text, details=details) from None
 
     async def close(self) -> None:
         """Write what waits, give everything back, and close the store."""
