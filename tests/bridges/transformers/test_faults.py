@@ -73,6 +73,14 @@ def test_damaged_weights_are_refused_with_the_name_of_the_file(served: Serving, 
     assert copy.name not in [each["name"] for each in served.result("transformers:loaded_models")["models"]]
 
 
+def test_weights_of_another_shape_than_the_config_says_are_refused(served: Serving, copy: Path) -> None:
+    """Each file is sound, and they are not of one model: nothing that the bridge did wrong."""
+    change(copy / "config.json", n_embd=64)
+    error = served.refused("model", model=str(copy))
+    assert (error["code"], error["type"]) == ("invalid_argument", "RuntimeError")
+    assert "other shapes than config.json says" in error["message"]
+
+
 def test_pickled_weights_are_refused_and_never_read(served: Serving, copy: Path, tmp_path: Path) -> None:
     """The canary is a pickle that writes a file when it is read."""
     canary = tmp_path / "canary"

@@ -13,7 +13,16 @@ from typing import Any
 
 import pytest
 
-from tests.bridges.transformers.training_support import DATA, SENTENCES, SETTINGS, STEPS, Bench, Caller, at_step
+from tests.bridges.transformers.training_support import (
+    DATA,
+    PATIENCE,
+    SENTENCES,
+    SETTINGS,
+    STEPS,
+    Bench,
+    Caller,
+    at_step,
+)
 from tests.support import eventually
 
 pytestmark = [pytest.mark.framework, pytest.mark.timeout(180)]  # the first test pays for a worker and its imports
@@ -272,6 +281,58 @@ def test_a_run_is_only_resumed_as_it_was_begun(worker: Caller, bench: Bench) -> 
     (bench.data / "words.txt").write_text("\n".join(SENTENCES[1:]), encoding="utf-8")
     error = worker.error("transformers:train", {"run": "same", "resume": True})
     assert (error["code"], "not those that it began with" in error["message"]) == ("conflict", True)
+
+
+# ---------------------------------------------------------------- a model by its id
+
+
+def test_the_id_of_a_model_stands_for_its_source_also_where_the_model_is_not(worker: Caller, bench: Bench) -> None:
+    """The recipe that is kept with the run has the source, so a worker without the model resumes it."""
+    with bench.worker() as holder:
+        holder.result("common:create_resource", {"type": "model", "config": {"model": "tiny"}, "id": "mine"})
+        args = {"run": "by-id", "model": "mine", "dataset": DATA, "settings": SETTINGS}
+        number = holder.raw.send("transformers:train", args, stream=True)
+        while holder.raw.read(PATIENCE).get("event") != "chunk":
+            pass
+        holder.raw.send("common:cancel", {"id": number})
+        assert holder.raw.receive(number)["error_info"]["code"] == "cancelled"
+        other = holder.error("transformers:train", {**args, "model": "other", "resume": True})
+        assert (other["code"], other["details"]["argument"]) == ("conflict", "model")
+    done = worker.result("transformers:train", {**args, "resume": True})
+    assert (done["steps"], done["base"]) == (STEPS, "tiny")
+
+
+def test_a_model_that_is_not_there_leaves_no_run(worker: Caller) -> None:
+    """The name is free for the next attempt, without a mistake."""
+    args = {"run": "retyped", "dataset": DATA, "settings": {**SETTINGS, "max_steps": 1}}
+    assert worker.error("transformers:train", {**args, "model": "tinny"})["code"] == "provider_not_found"
+    assert worker.result("transformers:train", {**args, "model": "tiny"})["steps"] == 1
+
+
+def test_an_id_is_another_model_when_it_names_another(worker: Caller) -> None:
+    """The same id later: what it stands for now is compared."""
+    worker.train("renamed", {"max_steps": 1})
+    first = worker.run("renamed")["result"]["model"]
+    for source, code in ((first, "conflict"), ("tiny", None)):
+        worker.result("common:create_resource", {"type": "model", "config": {"model": source}, "id": "name"})
+        reply = worker.ask("transformers:train", {"run": "renamed", "model": "name", "resume": True})
+        assert (reply.get("error_info") or {}).get("code") == code
+        worker.result("common:delete_resource", {"id": "name"})
+
+
+def test_the_model_of_another_session_and_one_that_was_deleted_are_not_found(worker: Caller) -> None:
+    """Nor is a folder hidden by an id that is called like it."""
+    make = {"type": "model", "config": {"model": "tiny"}, "id": "private"}
+    worker.result("common:create_resource", make, session_id="a")
+    args = {"model": "private", "dataset": DATA, "settings": {**SETTINGS, "max_steps": 1}}
+    assert worker.error("transformers:train", args, session_id="b")["code"] == "provider_not_found"
+    assert worker.result("transformers:train", args, session_id="a")["base"] == "tiny"
+    worker.result("common:delete_resource", {"id": "private"}, session_id="a")
+    assert worker.error("transformers:train", args, session_id="a")["code"] == "provider_not_found"
+    trained = worker.train(None, {"max_steps": 1})["model"]
+    worker.result("common:create_resource", {"type": "model", "config": {"model": trained}, "id": "tiny"})
+    assert worker.train(None, {"max_steps": 1})["base"] == "tiny"
+    worker.result("common:delete_resource", {"id": "tiny"})
 
 
 # ---------------------------------------------------------------- faults

@@ -55,6 +55,8 @@ def translate(error: BaseException) -> BridgeError | None:
     text = str(error)
     if "PipelineException" in names:  # an input that the pipeline can't use
         return _of(ErrorCode.INVALID_ARGUMENT, "", error)
+    if isinstance(error, RuntimeError) and "ignore_mismatched_sizes" in text:
+        return _of(ErrorCode.INVALID_ARGUMENT, "The weights have other shapes than config.json says: ", error)
     if "SafetensorError" in names:
         return _of(ErrorCode.INVALID_ARGUMENT, "The weight file is damaged: ", error)
     if _is_hub(error):

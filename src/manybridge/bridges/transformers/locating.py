@@ -75,6 +75,15 @@ def locate(name: str, options: Options, revision: str | None = None) -> Located:
     return _on_hub(name, options, revision or options.revision)
 
 
+def is_local(name: str, options: Options) -> bool:
+    """Whether a name leads to a folder or into a package, whatever else may be called like that.
+
+    Raises:
+        BridgeError: `permission_denied`, the folder lies outside of `models_folder`.
+    """
+    return name.startswith(PACKAGE) or _in_folder(name, options) is not None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a file; empty if there is no such file.
 

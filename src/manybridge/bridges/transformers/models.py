@@ -79,6 +79,11 @@ class Model(Held):
         elif pooling is not None or normalize is not None:
             raise invalid("pooling", f"it and normalize are for embeddings, and this model is for {self.plan.task}")
         (await self.bridge.models.lease(self.plan)).release()
+        held_models(self.bridge)[self.id] = self
+
+    def close(self) -> None:
+        """Let nobody name it any more; the weights stay in the worker while there is room."""
+        held_models(self.bridge).pop(self.id, None)
 
     async def execute(
         self,
@@ -154,6 +159,12 @@ class Model(Held):
         if top_k is not None and top_k < 1:
             raise invalid("top_k", f"expected 1 or more, found {top_k}")
         return _label(Labelling(model, top_k, truncate), texts, ctx, is_one=is_one)
+
+
+def held_models(bridge: TransformersBridge) -> dict[str, Model]:
+    """The model resources that this worker holds, by id."""
+    held: dict[str, Model] = bridge.__dict__.setdefault("_held_models", {})
+    return held
 
 
 Job = tuple[Submission, Callable[[list[Any]], dict[str, Any]]]

@@ -31,13 +31,13 @@ def import_datasets() -> Any:
     return datasets
 
 
-def model_folder(bridge: TransformersBridge, name: str) -> Path:
+def model_folder(bridge: TransformersBridge, name: str, revision: str | None = None) -> Path:
     """Return the local folder of a whole model.
 
     Raises:
         BridgeError: as `locate`; `invalid_argument` for an adapter.
     """
-    folder = locate(name, bridge.options).folder
+    folder = locate(name, bridge.options, revision).folder
     if (folder / ADAPTER_CONFIG).is_file():
         raise invalid(
             f"model: {name!r} is an adapter, not a whole model; merge it first (transformers:merge_adapter)",

@@ -75,7 +75,7 @@ def run_trainer(bridge: TransformersBridge, ctx: Context, folder: RunFolder, rec
     began = time.monotonic()
     _train(ctx, trainer, found.checkpoint)
     evaluated = _evaluate(ctx, trainer, folder, prepared)
-    place = _write_result(folder, prepared, model_folder(bridge, recipe["model"]))
+    place = _write_result(folder, prepared, model_folder(bridge, recipe["model"], recipe.get("revision")))
     return {
         "run": folder.name,
         "state": "done",
@@ -116,7 +116,7 @@ def settings_from(kept: dict[str, Any]) -> TrainingSettings:
 def _prepare(bridge: TransformersBridge, ctx: Context, recipe: dict[str, Any], settings: TrainingSettings) -> Prepared:
     task = recipe["task"]
     data = open_dataset(bridge, recipe["dataset"], ctx)
-    folder = model_folder(bridge, recipe["model"])
+    folder = model_folder(bridge, recipe["model"], recipe.get("revision"))
     tokenizer = load_tokenizer(bridge, folder)
     labels = _labels(data, settings.label_column) if task == "sequence-classification" else None
     extra = {} if labels is None else {"num_labels": len(labels), "id2label": dict(enumerate(labels))}

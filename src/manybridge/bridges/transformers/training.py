@@ -22,7 +22,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from manybridge.bridge import BridgeError, Cancelled, Context
 from manybridge.bridges.common.held import Held
 from manybridge.bridges.transformers.data import recipe_of
+from manybridge.bridges.transformers.locating import is_local
 from manybridge.bridges.transformers.lora import Lora
+from manybridge.bridges.transformers.models import held_models
+from manybridge.bridges.transformers.pretrained import model_folder
 from manybridge.bridges.transformers.runs import RunFolder, Runs
 from manybridge.bridges.transformers.sources import invalid
 from manybridge.protocol.errors import ErrorCode
@@ -112,7 +115,7 @@ class Training(Held):
         """Describe a run; nothing is trained yet.
 
         Args:
-            model: what to train: a folder, a hub id, or "package:NAME".
+            model: what to train: a folder, a hub id, "package:NAME", or the id of a model of this worker.
             dataset: id of a dataset, or a dataset's recipe.
             settings: how to train.
             task: what the model is for.
@@ -187,7 +190,7 @@ def train(
             return _train(bridge, ctx, folder, recipe)
     with folder.lock():
         recipe = folder.recipe()
-        _same_or_refuse(folder, recipe, asked)
+        _same_or_refuse(bridge, ctx, folder, recipe, asked)
         done = folder.state().get("result")
         return done if done is not None else _train(bridge, ctx, folder, recipe)
 
@@ -205,19 +208,36 @@ def _new_recipe(bridge: TransformersBridge, ctx: Context, folder: RunFolder, ask
             f"{missing[0]}: missing; there is no run {folder.name!r} to resume, and a new one needs model and dataset",
             argument=missing[0],
         )
+    source = _source_of(bridge, asked["model"], ctx)
+    # Now, while there is no run: one with a name that nothing can be found by would only be in the way.
+    model_folder(bridge, source["model"], source.get("revision"))
     return {
-        "model": asked["model"],
+        **source,
         "dataset": recipe_of(bridge, asked["dataset"], ctx),
         "task": asked["task"],
         "settings": asdict(asked["settings"]),
     }
 
 
-def _same_or_refuse(folder: RunFolder, recipe: dict[str, Any], asked: dict[str, Any]) -> None:
+def _source_of(bridge: TransformersBridge, model: str, ctx: Context) -> dict[str, Any]:
+    """Return what a recipe says of a model. An id is gone with its worker, so the source of what it names is kept."""
+    held = held_models(bridge).get(model)
+    if held is None or held.session_id not in (None, ctx.session_id) or is_local(model, bridge.options):
+        return {"model": model}
+    located = held.plan.located
+    pinned = {} if located.revision is None else {"revision": located.revision}
+    return {"model": located.name, **pinned, "model_id": model}
+
+
+def _same_or_refuse(
+    bridge: TransformersBridge, ctx: Context, folder: RunFolder, recipe: dict[str, Any], asked: dict[str, Any]
+) -> None:
     """What is said again about a run must be what was said first; what is left out counts as the same."""
     said: dict[str, Any] = {}
     if asked["model"] is not None:
-        said["model"] = asked["model"]
+        source = _source_of(bridge, asked["model"], ctx)
+        if source.pop("model_id", None) is not None or asked["model"] != recipe.get("model_id"):
+            said.update(source)
     if isinstance(asked["dataset"], dict) and not _names_another(asked["dataset"]):
         said["dataset"] = asked["dataset"]
     if asked["task"] != DEFAULT_TASK:

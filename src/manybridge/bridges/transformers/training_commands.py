@@ -41,7 +41,7 @@ class TrainingCommands:
 
         Args:
             run: name of the run; a new one gets a name if it has none.
-            model: what to train: a folder, a hub id, or "package:NAME".
+            model: what to train: a folder, a hub id, "package:NAME", or the id of a model of this worker.
             dataset: id of a dataset of this worker, or a dataset's recipe.
             settings: how to train.
             task: what the model is for.
