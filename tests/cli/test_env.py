@@ -254,6 +254,17 @@ class TestExport:
         assert written.out == "wrote r.txt\n"
         assert (project / "r.txt").read_text().startswith("alpha==1.0 \\\n    --hash=sha256:")
 
+    def test_a_file_that_can_not_be_written_is_no_fault_of_the_environment(
+        self, manybridge: CommandLine, project: Path
+    ) -> None:
+        """Exit code 1, as for every output that could not be written."""
+        manybridge("env", "lock")
+
+        unwritable = manybridge("env", "export", "mock", "-o", project)
+
+        assert unwritable.code == 1
+        assert "can't write" in unwritable.err
+
 
 def test_the_doctor_tells_the_state_of_the_environment(manybridge: CommandLine) -> None:
     """What is missing, with the command; then where it is."""

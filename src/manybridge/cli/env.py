@@ -227,13 +227,14 @@ def export(
             text = json.dumps(bom.cyclonedx(current, __version__), indent=2) + "\n"
         else:
             text = bom.requirements(current)
-        if output is None:
-            sys.stdout.write(text)
-            return
-        try:
-            output.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise failed("uv_failed", f"can't write {output}: {error.strerror}", path=str(output)) from error
+    if output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        print_note(f"error: can't write {output}: {error.strerror or error}")
+        raise typer.Exit(ExitCode.FAILURE) from error
     if as_json:
         print_json_line({"bridge": bridge, "format": form.value, "path": str(output)})
     else:
