@@ -46,6 +46,20 @@ def test_a_bundled_name_a_path_and_a_class_need_no_configuration(
     assert (selected.name, selected.bridge.reference) == (name, reference.format(here=tmp_path))
 
 
+def test_an_installed_entry_point_is_a_name_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `manybridge worker NAME` finds it; a configured or bundled bridge of that name comes first."""
+    installed = tmp_path / "site" / "team-1.0.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text("Name: team\nVersion: 1.0\n")
+    points = "".join(f"{name} = team:Bridge\n" for name in ("team", "mine", "mock"))
+    (installed / "entry_points.txt").write_text(f"[manybridge.bridges]\n{points}")
+    monkeypatch.syspath_prepend(installed.parent)
+
+    assert (select_bridge("team").name, select_bridge("team").bridge.bridge) == ("team", "team")
+    assert select_bridge("mine").bridge.python_script is not None
+    assert select_bridge("mock").bridge.bridge == "mock"
+
+
 def test_a_file_that_is_not_there_is_a_config_error() -> None:
     """The path is in the message."""
     with pytest.raises(ConfigError, match=r"there is no file .*/nowhere\.py"):

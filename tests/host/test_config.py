@@ -227,6 +227,23 @@ class TestChecks:
         assert problems[0]["text"].startswith("expected a table of tables, found ")
 
 
+class TestWorkingFolder:
+    def test_a_working_folder_that_was_deleted_harms_nobody_who_needs_no_file_of_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A deployment that swaps folders leaves long-running programs in such a one."""
+        folder = tmp_path / "deployed"
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        folder.rmdir()
+
+        assert load_config({"bridges": {"mock": {}}}, {}).bridges["mock"].bridge == "mock"
+        assert load_config({"bridges": {"b": {"bridge": "m:C"}}}, {}).bridges["b"].bridge == "m:C"
+        assert load_config(None, {}).bridges == {}
+        assert "no such configuration file" in problems_of("manybridge.toml")[0]["text"]
+        assert "there is no file" in problem_of({"python_script": "b.py"})["text"]
+
+
 class TestExpansion:
     def test_variables_are_replaced_in_options_and_environment(self) -> None:
         """`${NAME}` is replaced at any depth; `$${` is a literal `${`."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -22,6 +23,9 @@ from manybridge.host.config import (
 )
 from manybridge.host.config_problems import closest, did_you_mean
 from manybridge.host.store_access import locate_store
+
+ENTRY_POINT_GROUP: Final = "manybridge.bridges"
+"""As in bridge/loading.py, which belongs to the worker side."""
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]+")
 
@@ -63,8 +67,8 @@ def select_bridge(target: str, config_path: Path | None = None) -> Selected:
     """Find the bridge that `target` names.
 
     Args:
-        target: the name of a configured bridge, of a bundled one, the path of a Python file (`file.py`,
-            `file.py:Class`), or `package.module:Class`.
+        target: the name of a configured bridge, of a bundled one, of an entry point that is installed beside us, the
+            path of a Python file (`file.py`, `file.py:Class`), or `package.module:Class`.
         config_path: the configuration file; found by search if left out.
 
     Raises:
@@ -85,6 +89,8 @@ def _find(target: str, configured: Mapping[str, BridgeConfig]) -> tuple[str, Bri
         return _made(_name_of(target.rpartition(":")[0].rpartition(".")[2]), {"bridge": target})
     if target in bundled_bridges():
         return _made(target, {})
+    if target in {point.name for point in entry_points(group=ENTRY_POINT_GROUP)}:
+        return _made(_name_of(target), {"bridge": target})
     raise _unknown(target, configured)
 
 

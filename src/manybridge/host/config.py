@@ -27,7 +27,7 @@ from manybridge.host.config_model import (
 )
 from manybridge.host.config_overrides import apply_overrides
 from manybridge.host.config_problems import KeyPath, Problems
-from manybridge.host.config_sources import PYPROJECT_NAME, Document, read_document
+from manybridge.host.config_sources import PYPROJECT_NAME, Document, read_document, working_folder
 
 __all__ = [
     "BridgeConfig",
@@ -113,7 +113,7 @@ def make_bridge_config(
         ConfigError: anything is wrong.
     """
     problems = _problems_of_call(name)
-    checker = Checker(problems, environ, folder or Path.cwd())
+    checker = Checker(problems, environ, folder or working_folder())
     return problems.settle(checker.bridge(name, values, ("bridges", name)))
 
 
@@ -131,7 +131,7 @@ def update_bridge_config(
         ConfigError: a change is wrong; `config` is as it was.
     """
     problems = _problems_of_call(name)
-    checker = Checker(problems, environ, folder or Path.cwd())
+    checker = Checker(problems, environ, folder or working_folder())
     path = ("bridges", name)
     changes = dict(changes)
     for table in ("restart", "retry"):

@@ -20,6 +20,7 @@ from manybridge.errors import ConfigError
 from manybridge.host.config_keys import NONE_WORD, Key, keys_of
 from manybridge.host.config_model import BridgeConfig, EnvironmentsConfig, HostConfig, StoreConfig
 from manybridge.host.config_problems import KeyPath, Problems, did_you_mean, show_value
+from manybridge.host.config_sources import working_folder
 from manybridge.protocol.errors import ERROR_CODES
 from manybridge.store.urls import parse_store_url
 
@@ -75,7 +76,7 @@ def _way_back(name: str, bridges: Mapping[str, BridgeConfig]) -> list[str] | Non
 def _own_import_path() -> list[str]:
     """Where this process looks for modules, without the folders that every process of its interpreter has."""
     own = {os.path.realpath(each) for each in (sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix)}
-    folders = [os.path.realpath(each) for each in sys.path if Path(each or ".").is_dir()]
+    folders = [os.path.realpath(each or working_folder()) for each in sys.path if Path(each or ".").is_dir()]
     return [each for each in folders if not any(Path(each).is_relative_to(prefix) for prefix in own)]
 
 

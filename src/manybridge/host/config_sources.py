@@ -58,7 +58,7 @@ def read_document(source: Mapping[str, Any] | str | os.PathLike[str] | None, env
         ConfigError: the file is missing, unreadable or not TOML; or it is none of these.
     """
     if isinstance(source, Mapping):
-        return Document(dict(source), "the given mapping", Path.cwd())
+        return Document(dict(source), "the given mapping", working_folder())
     if isinstance(source, (str, os.PathLike)):
         return read_file(Path(source).expanduser())
     if source is not None:
@@ -66,11 +66,19 @@ def read_document(source: Mapping[str, Any] | str | os.PathLike[str] | None, env
         raise config_error([Problem("the given configuration", "", text)])
     if named := environ.get(CONFIG_VARIABLE):
         return read_file(Path(named).expanduser())
-    found = find_config(Path.cwd())
+    found = find_config(working_folder())
     if found is None:
-        return Document({}, "no configuration file", Path.cwd())
+        return Document({}, "no configuration file", working_folder())
     _require_own(found)
     return read_file(found)
+
+
+def working_folder() -> Path:
+    """Return the working folder; where it was deleted, a stand-in: not everybody needs a file of it."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path("/proc/self/cwd")
 
 
 def find_config(start: Path) -> Path | None:
@@ -89,7 +97,7 @@ def read_file(path: Path) -> Document:
     Raises:
         ConfigError: the file is missing, unreadable, not TOML, or a pyproject.toml without our table.
     """
-    path = path.absolute()
+    path = working_folder() / path
     if path.is_dir():
         path = next(
             (path / name for name in (CONFIG_NAME, PYPROJECT_NAME) if (path / name).is_file()), path / CONFIG_NAME

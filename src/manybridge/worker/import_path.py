@@ -34,6 +34,9 @@ def extend_import_path(arguments: argparse.Namespace, environ: Mapping[str, str]
 
 
 def _put(folders: list[str], *, first: bool) -> None:
-    absolute = dict.fromkeys(os.path.abspath(each) for each in folders if each)  # pathlib costs 3 ms
+    try:
+        absolute = dict.fromkeys(os.path.abspath(each) for each in folders if each)  # pathlib costs 3 ms
+    except FileNotFoundError:  # the working folder was deleted, and nothing can be found in it
+        return
     new = [each for each in absolute if each not in sys.path]
     sys.path[:] = [*new, *sys.path] if first else [*sys.path, *new]
