@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from manybridge.errors import CallTimeoutError, ResourceError
+from manybridge.host import resource_keeper, session_keeper
 from manybridge.host.bridge import AsyncMLBridge
 from manybridge.store import database
 from tests.support import MS, aeventually
@@ -69,6 +71,37 @@ async def test_every_call_about_a_resource_ends_in_time_while_the_store_is_locke
 
     assert {each["waited_for"] for each in (made, reserved, executed, deleted)} == {"store"}
     assert reserved["stopped_by"] == deleted["stopped_by"] == "queue"
+
+
+async def test_a_session_that_the_store_says_nothing_of_holds_its_call_no_longer_than_that_one_has(
+    ml: AsyncMLBridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is known here goes on as it is known; of another nobody knows the settings, so its call times out."""
+    await ml.create_session("known", settings={"mock": {}})
+    never = asyncio.Event()
+    monkeypatch.setattr(ml._access.store, "get_session", lambda _id: never.wait())
+    monkeypatch.setattr(session_keeper, "FRESH_SECONDS", -1.0)
+
+    details = await times_out(ml.call("mock", "mock:echo", {}, session="unknown", timeout=SOON))
+    answer = await ml.call("mock", "mock:echo", {"n": 1}, session="known", timeout=2_000 * MS)
+
+    assert details == {"stopped_by": "queue", "waited_for": "store"}
+    assert answer == {"n": 1}
+
+
+async def test_a_resource_without_state_that_the_host_knows_goes_on_while_the_store_is_silent(
+    ml: AsyncMLBridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether somebody else has deleted it can't be heard, and does not take all of the call's time."""
+    await ml.create_resource("mock", "echo", {"k": 1}, id="known")
+    never = asyncio.Event()
+    monkeypatch.setattr(ml._access.store, "get_resource", lambda *_key: never.wait())
+    monkeypatch.setattr(resource_keeper, "FRESH_SECONDS", -1.0)
+
+    answer = await ml.execute_resource("mock", "known", {"n": 1}, timeout=2_000 * MS)
+    await times_out(ml.execute_resource("mock", "unknown", timeout=SOON))
+
+    assert answer == {"config": {"k": 1}, "inputs": {"n": 1}}
 
 
 async def test_what_a_call_that_was_late_had_begun_to_make_is_not_left_in_the_store(

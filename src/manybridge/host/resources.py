@@ -22,7 +22,14 @@ from math import inf
 from time import monotonic, time
 from typing import Any, Final, NamedTuple
 
-from manybridge.errors import ClosedError, InvalidArgumentError, ManybridgeError, ResourceError, StoreError
+from manybridge.errors import (
+    CallTimeoutError,
+    ClosedError,
+    InvalidArgumentError,
+    ManybridgeError,
+    ResourceError,
+    StoreError,
+)
 from manybridge.host.calls import Call, loop_future
 from manybridge.host.config import StoreConfig
 from manybridge.host.options import CallOptions
@@ -31,7 +38,7 @@ from manybridge.host.placement import Placement, make_call, quiet_options, relea
 from manybridge.host.pool import Pool, WorkerGoneError
 from manybridge.host.resource_keeper import ResourceKeeper, not_found
 from manybridge.host.resource_record import Policy, Record, Resource, resource_of
-from manybridge.host.store_access import StoreAccess
+from manybridge.host.store_access import StoreAccess, halfway
 from manybridge.host.worker import WorkerHandle
 from manybridge.protocol.errors import ErrorCode
 from manybridge.protocol.messages import json_type
@@ -288,7 +295,7 @@ class ResourceTable:
         """
         record = self._records.get((pool.name, id))
         if record is None or self._keeper.is_stale(record) or (fresh and self._access.shared):
-            record = await self._access.before(deadline, self._look_up(pool, id))
+            record = await self._look_up(pool, id, deadline)
         if record is None or record.resource.session not in (None, session):
             raise not_found(pool.name, id)
         return record
@@ -322,10 +329,11 @@ class ResourceTable:
         known.refresh(stored)
         return known.resource
 
-    async def _look_up(self, pool: Pool, id: str) -> Record | None:
+    async def _look_up(self, pool: Pool, id: str, deadline: float) -> Record | None:
+        patience = halfway(deadline) if (pool.name, id) in self._records else deadline
         try:
-            stored = await self._access.store.get_resource(pool.name, id)
-        except StoreError:
+            stored = await self._access.before(patience, self._access.store.get_resource(pool.name, id))
+        except (StoreError, CallTimeoutError):
             known = self._records.get((pool.name, id))
             if known is None:
                 raise

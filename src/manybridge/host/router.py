@@ -107,7 +107,7 @@ class Router:
             return await self.rescue.call(pool, command, options, attempt)
         session = self._sessions.known(options.session)
         if session is None or self.session_keeper.is_stale(session):
-            session = await self.session_keeper.obtain(options.session)
+            session = await self.session_keeper.obtain(options.session, options.deadline)
         # The session is held until nothing more can be done: a call that comes second must not overtake a retry.
         async with self._sessions.turn(session, options.deadline, command):
             follow = options.on_call

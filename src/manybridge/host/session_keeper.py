@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from math import inf
 from time import monotonic
 from typing import Any, Final
 
-from manybridge.errors import ManybridgeError, SessionError, StoreError
+from manybridge.errors import CallTimeoutError, ManybridgeError, SessionError, StoreError
 from manybridge.host.session_settings import SettingsOfSession
 from manybridge.host.sessions import Session, SessionInfo, SessionTable
-from manybridge.host.store_access import TICK_SECONDS, StoreAccess
+from manybridge.host.store_access import TICK_SECONDS, StoreAccess, halfway
 from manybridge.host.tasks import TaskSet
 from manybridge.protocol.errors import ErrorCode
 from manybridge.store.records import SessionRecord, changed_settings
@@ -86,15 +87,26 @@ class SessionKeeper:
         """Whether somebody else may have changed or closed it since we looked."""
         return session.kept and session.checked_at + FRESH_SECONDS < monotonic() and self._access.shared
 
-    async def obtain(self, id: str) -> Session:
-        """Return a session for a call: as the store has it, else this host's, else a new one with the defaults."""
+    async def obtain(self, id: str, deadline: float = inf) -> Session:
+        """Return a session for a call: as the store has it, else this host's, else a new one with the defaults.
+
+        Args:
+            id: its id.
+            deadline: of the call, monotonic.
+
+        Raises:
+            CallTimeoutError: the store did not say in time whether there is such a session, and with which settings.
+        """
         session = self._table.known(id)
         if session is not None and not self.is_stale(session):
             return session
         if self._access.shared:
+            patience = deadline if session is None else halfway(deadline)
             try:
-                await self._look_up(id)
-            except StoreError as error:
+                await self._access.before(patience, self._look_up(id))
+            except (StoreError, CallTimeoutError) as error:
+                if session is None and isinstance(error, CallTimeoutError):
+                    raise
                 # The call itself may need no store. What it gets is what we know, or a session as if it were the
                 # first to name it.
                 _log.warning('the store could not say what session "%s" is: %s', id, error)

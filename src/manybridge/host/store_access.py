@@ -77,6 +77,12 @@ def default_file(environ: Mapping[str, str] = os.environ) -> Path:
     return folder / "manybridge" / "manybridge.db"
 
 
+def halfway(deadline: float) -> float:
+    """Until when a call waits to hear whether what is known here has changed: it is to be made, too."""
+    now = monotonic()
+    return now + (deadline - now) / 2
+
+
 class StoreAccess:
     """Owner of the store of one host, of its lease there, and of the task that keeps both up to date.
 
