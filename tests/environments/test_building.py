@@ -26,19 +26,19 @@ from manybridge.environments.uv import find_uv
 from manybridge.errors import BridgeEnvironmentError, EnvironmentRefusedError
 from tests.environments.conftest import Canary, World
 from tests.environments.wheels import make_wheel
-from tests.support import eventually
+from tests.support import eventually, process_is_running
 from tests.timing import bounded, within
 
 BUILDER = """
 import sys
 from pathlib import Path
-from manybridge.environments.building import build
+from manybridge.environments.building import build_or_find
 from manybridge.environments.locks import read_lock
 from manybridge.environments.settings import Settings
 root, wheels, lock, uv = sys.argv[1:]
 settings = Settings(root=Path(root), find_links=(wheels,), uv=uv or None)
-made = build(read_lock(Path(lock)), settings, report=lambda step: print(step.message, flush=True))
-print("built", made.folder, flush=True)
+made = build_or_find(read_lock(Path(lock)), settings, report=lambda step: print(step.message, flush=True))
+print("built", made.environment.folder, "new" if made.is_new else "found", flush=True)
 """
 
 
@@ -293,6 +293,7 @@ class TestSeveralProcesses:
             lines = [*lines_until(one, "built"), *lines_until(two, "built")]
 
         assert sum("making an empty environment" in line for line in lines) == 1
+        assert sorted(line.split()[-1] for line in lines if line.startswith("built")) == ["found", "new"]
         assert (world.folders(), world.scratch()) == ([lock.environment], [])
 
     def test_a_rebuild_is_refused_while_a_host_uses_the_environment(self, world: World) -> None:
@@ -311,27 +312,31 @@ class TestSeveralProcesses:
 SLOW_UV = """#!/bin/sh
 # Installs, and then does not come to its end, as on a slow network.
 if [ "$1 $2" = "pip sync" ]; then
-    echo $$ > {pid}
-    exec sleep 600
+    sleep 600 &
+    echo "$$ $!" > {pid}
+    wait
 fi
 exec {uv} "$@"
 """
 
 
 class TestABuildThatDoesNotEnd:
-    def test_a_killed_build_is_never_used_and_cleaned_up_by_the_next(self, world: World) -> None:
-        """The next also waits for the uv of the killed one, which goes on writing for a while."""
+    @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+    def test_a_killed_build_is_never_used_and_cleaned_up_by_the_next(self, world: World, end: signal.Signals) -> None:
+        """Uv ends with its builder; the next waits for what uv had started, which goes on writing for a while."""
         lock = world.lock("alpha").lock
         pid_file = world.folder / "pid"
         uv = world.folder / "uv"
         uv.write_text(SLOW_UV.format(pid=pid_file, uv=find_uv(world.settings)))
         uv.chmod(0o755)
         with builder(world, lock, str(uv)) as process:
-            pid = eventually(lambda: pid_file.exists() and int(pid_file.read_text() or 0))
-            process.send_signal(signal.SIGKILL)
+            pids = eventually(lambda: pid_file.read_text().split() if pid_file.exists() else [])
+            uv_pid, pid = map(int, pids)
+            process.send_signal(end)
             process.wait()
 
         try:
+            eventually(lambda: not process_is_running(uv_pid))
             assert find_environment(world.settings.root, lock.environment) is None
             (left,) = world.scratch()
             assert left.startswith(f"{BUILDING}{lock.environment}")

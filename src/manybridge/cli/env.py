@@ -21,7 +21,7 @@ from manybridge.cli.exit_codes import ExitCode
 from manybridge.cli.output import print_json_line, print_note
 from manybridge.cli.progress import CallView
 from manybridge.environments import bom
-from manybridge.environments.building import build
+from manybridge.environments.building import build_or_find
 from manybridge.environments.collecting import collect, needed_environments, processes_in, remember_locks
 from manybridge.environments.failures import failed
 from manybridge.environments.folders import all_environments, find_environment
@@ -94,16 +94,15 @@ def sync(
             began = time.perf_counter()
             current = chosen.lock(name)
             require_current(name, current, each)
-            there = find_environment(chosen.settings.root, current.environment) is not None and not rebuild
-            environment = build(current, chosen.settings, rebuild=rebuild, report=report)
+            built = build_or_find(current, chosen.settings, rebuild=rebuild, report=report)
             _remember(chosen, current)
             done.append(
                 {
                     "bridge": name,
-                    "outcome": "unchanged" if there else "built",
-                    "folder": str(environment.folder),
-                    "packages": len(environment.packages),
-                    "bytes": environment.size,
+                    "outcome": "built" if built.is_new else "unchanged",
+                    "folder": str(built.environment.folder),
+                    "packages": len(built.environment.packages),
+                    "bytes": built.environment.size,
                     "seconds": round(time.perf_counter() - began, 3),
                 }
             )
@@ -111,8 +110,8 @@ def sync(
         print_json_line({"environments": done})
         return
     for row in done:
-        built = f"{row['outcome']} in {row['seconds']:.2f} s"
-        print(f"{row['bridge']}: {built}, {row['packages']} packages: {row['folder']}")
+        outcome = f"{row['outcome']} in {row['seconds']:.2f} s"
+        print(f"{row['bridge']}: {outcome}, {row['packages']} packages: {row['folder']}")
 
 
 @env_app.command("list")

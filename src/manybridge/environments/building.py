@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -52,8 +53,22 @@ _ADVICE: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Built:
+    """The environment of a lock, and whether this call built it."""
+
+    environment: Environment
+    is_new: bool
+    """False where it was there already, also if another process built it while this one waited."""
+
+
 def build(lock: Lock, settings: Settings, *, rebuild: bool = False, report: Report = quiet) -> Environment:
-    """Return the environment of a lock, built if it is not there.
+    """Return the environment of a lock, built if it is not there: `build_or_find` for who need not know which."""
+    return build_or_find(lock, settings, rebuild=rebuild, report=report).environment
+
+
+def build_or_find(lock: Lock, settings: Settings, *, rebuild: bool = False, report: Report = quiet) -> Built:
+    """Find the environment of a lock, or build it.
 
     An environment that is there is returned at once: no uv, no resolver, no network.
 
@@ -73,14 +88,14 @@ def build(lock: Lock, settings: Settings, *, rebuild: bool = False, report: Repo
     require_fit(lock, python.tag)
     found = find_environment(settings.root, lock.environment)
     if found is not None and not rebuild:
-        return found
+        return Built(found, is_new=False)
     with _space_watched(settings.root), _claimed(lock, settings, report, rebuild=rebuild) as claim:
         found = find_environment(settings.root, lock.environment)
         if found is not None and not rebuild:
-            return found  # another process built it while we waited
+            return Built(found, is_new=False)  # another process built it while we waited
         for folder in leftovers(settings.root, lock.environment):
             remove_tree(folder)
-        return _Build(lock, settings, python, claim, report).run()
+        return Built(_Build(lock, settings, python, claim, report).run(), is_new=True)
 
 
 def require_fit(lock: Lock, python: str) -> None:

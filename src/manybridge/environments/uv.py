@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import re
@@ -39,6 +40,10 @@ _WRONG_HASH: Final = re.compile(r"[Hh]ash mismatch|does not match|don't match", 
 _CONFLICT: Final = re.compile(r"No solution found|unsatisfiable|can't be satisfied|cannot be used", re.MULTILINE)
 _REFUSAL: Final = ("error:", "\u00d7")
 """What the lines begin with in which uv says what is wrong; before them it says how far it got, and warns."""
+_prctl: Final = ctypes.CDLL(None).prctl
+"""Found now: between fork and exec nothing may be looked up."""
+_PR_SET_PDEATHSIG: Final = 1
+"""See prctl(2)."""
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -106,7 +111,8 @@ def run_uv(
         arguments: behind the name of the program.
         folder: its working folder, from which it finds a configuration of indexes.
         tick: called every now and then while it runs.
-        pass_fds: descriptors that stay open for as long as it runs, also when this process is killed.
+        pass_fds: descriptors that stay open for as long as it or something that it started runs, also when this
+            process is killed. Uv itself is killed with the thread that called this.
 
     Raises:
         BridgeEnvironmentError: `uv_missing`.
@@ -122,6 +128,7 @@ def run_uv(
             stdout=output,
             stderr=errors,
             pass_fds=pass_fds,
+            preexec_fn=_end_with(os.getpid()),  # noqa: PLW1509  # it calls one function of C, and takes no lock
         ) as process:
             status = _wait(process, tick)
         return Done(status, _content(output), _content(errors))
@@ -176,6 +183,20 @@ def _from_here(place: str) -> str:
     """Return a path as the user means it, from this process's folder on; an address as it is."""
     place = place.strip()
     return place if not place or _ADDRESS.match(place) else os.path.abspath(place)  # noqa: PTH100  # links are kept
+
+
+def _end_with(builder: int) -> Callable[[], None]:
+    """Return what makes the new process end when the builder does, however that ends.
+
+    A uv that hangs at a server would go on for hours otherwise, and hold the claim of the environment for as long.
+    """
+
+    def ask_the_kernel() -> None:
+        _prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != builder:  # it ended before the kernel was asked
+            os._exit(1)
+
+    return ask_the_kernel
 
 
 def _wait(process: subprocess.Popen[bytes], tick: Callable[[], None]) -> int:
