@@ -14,7 +14,7 @@ from manybridge.bridge import BridgeError, Context, V1Context
 from manybridge.bridges.common.keys import Secrets
 from manybridge.bridges.dspy import DSPyBridge, v1_gemini
 from manybridge.bridges.dspy.errors import translate
-from manybridge.bridges.dspy.lm import LanguageModels, LMSettings, overlay
+from manybridge.bridges.dspy.lm import SETTING_NAMES, LanguageModels, LMSettings, overlay
 from manybridge.bridges.dspy.metrics import METRICS
 from manybridge.bridges.dspy.signatures import parse_type
 from manybridge.bridges.dspy.v1_programs import class_name, field_name
@@ -105,6 +105,47 @@ def test_the_model_of_a_call_is_the_programs_then_the_sessions_then_the_workers(
     assert (own.model, own.temperature) == ("openai/own", 0.1)
     assert models.forget("s")
     assert models.settings_for("s").model == "openai/worker"
+
+
+WRONG_OPTIONS: list[tuple[str, Any, str]] = [
+    ("model", 5, "options.model: expected a name such as 'openai/gpt-4o-mini', found a number"),
+    ("model", "", "options.model: expected a name such as 'openai/gpt-4o-mini', found a string"),
+    ("api_key", ["sk-12345"], "options.api_key: expected a text, found an array"),
+    ("temperature", "0.7", "options.temperature: expected a number, found a string"),
+    ("temperature", True, "options.temperature: expected a number, found a boolean"),
+    ("max_tokens", 0, "options.max_tokens: expected a whole number above 0"),
+    ("timeout", 0, "options.timeout: expected a number of seconds above 0"),
+    ("cache", "yes", "options.cache: expected true or false, found a string"),
+    ("num_retries", -1, "options.num_retries: expected a whole number from 0 on"),
+    ("adapter", "yaml", "options.adapter: expected one of chat, json, xml, found a string"),
+    ("allow_modules", "team", "options.allow_modules: expected a list of strings, found a string"),
+    ("search_path", [1], "options.search_path: expected a list of strings, found an array"),
+    ("modle", "m", "unknown option 'modle'; known: model, "),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "words"), WRONG_OPTIONS)
+def test_a_wrong_option_is_told_at_the_start(name: str, value: Any, words: str) -> None:
+    """And not by the first call that comes to it; the value stays out, for it may be a key."""
+    with pytest.raises(BridgeError) as caught:
+        DSPyBridge().setup({name: value})
+
+    assert caught.value.code == "config_error"
+    assert words in caught.value.message
+    assert "sk-12345" not in caught.value.message
+
+
+def test_every_option_that_is_documented_is_taken_and_null_says_nothing() -> None:
+    """The table of what they must be has each setting of a model."""
+    options: dict[str, Any] = {
+        "model": "openai/m", "api_key": "k", "api_base": "http://x/v1", "temperature": 0, "max_tokens": 5,
+        "timeout": 1.5, "cache": True, "num_retries": 0, "adapter": "json", "allow_modules": ["m"], "search_path": [],
+    }  # fmt: skip
+    for bridge in (DSPyBridge(), DSPyBridge()):
+        bridge.setup(options)
+        options = {**dict.fromkeys(options), "api_key_env": None}
+
+    assert {*SETTING_NAMES, "adapter", "allow_modules", "search_path"} == set(options)
 
 
 def test_a_setting_that_does_not_exist_is_refused() -> None:

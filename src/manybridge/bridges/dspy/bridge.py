@@ -24,13 +24,13 @@ from manybridge.bridges.dspy.framework import import_dspy
 from manybridge.bridges.dspy.lm import SETTING_NAMES, LanguageModels, overlay
 from manybridge.bridges.dspy.metrics import METRICS, make_metric
 from manybridge.bridges.dspy.optimize import OPTIMIZERS, Task, evaluate, optimize
+from manybridge.bridges.dspy.options import check_options
 from manybridge.bridges.dspy.programs import MODULES, AdapterName, Program
 from manybridge.bridges.dspy.usage import TOKEN_COUNTS
 from manybridge.bridges.dspy.v1 import Version1Commands
 from manybridge.bridges.dspy.values import make_examples
 from manybridge.protocol.errors import ErrorCode
 
-OPTION_NAMES: Final = (*SETTING_NAMES, "adapter", "allow_modules", "search_path")
 FIRST_CALL_MODULES: Final = ("asyncio", "dspy.streaming", "dspy.clients.engines.lm15_engine", "dspy.clients.execution")
 """What DSPy imports during its first call. A zygote imports it once for all workers."""
 
@@ -84,18 +84,13 @@ class DSPyBridge(Bridge):
         """Read the options; no model is contacted.
 
         Raises:
-            BridgeError: `config_error` for an unknown option, `missing_variable` for a key that is not there.
+            BridgeError: `config_error` for an unknown or wrong option, `missing_variable` for a key that is not there.
         """
-        unknown = sorted(set(options) - set(OPTION_NAMES))
-        if unknown:
-            raise BridgeError(
-                ErrorCode.CONFIG_ERROR,
-                f"options of the DSPy bridge: unknown option {unknown[0]!r}; known: {', '.join(OPTION_NAMES)}",
-            )
+        check_options(options)
         self.options = options
         self.adapter = options.get("adapter")
-        self.references = References(options.get("allow_modules", ()), options.get("search_path", ()))
-        model = {name: options[name] for name in SETTING_NAMES if name in options}
+        self.references = References(options.get("allow_modules") or (), options.get("search_path") or ())
+        model = {name: options[name] for name in SETTING_NAMES if options.get(name) is not None}
         if "model" in model:
             self.models = LanguageModels(self.secrets, overlay(None, model, trusted=True))
             if model.get("api_key_env"):
