@@ -218,6 +218,10 @@ class TestASnapshot:
         """Not a pass either."""
         assert len(Snapshot(tmp_path / "absent", 30).audit([BETA]).not_audited) == 1
 
+    def test_a_snapshot_that_is_not_there_is_no_pass_for_an_environment_without_packages(self, tmp_path: Path) -> None:
+        """Nothing was asked of it, and it would have answered nothing."""
+        assert [each.subject for each in Snapshot(tmp_path / "absent", 30).audit([]).not_audited] == ["advisories"]
+
     def test_a_snapshot_of_another_ecosystem_has_audited_nothing(self, tmp_path: Path) -> None:
         """Somebody took the wrong file."""
         wrong = record({"introduced": "0"})

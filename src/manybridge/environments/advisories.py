@@ -96,13 +96,13 @@ class Snapshot:
                 for release in (each for name in packages for each in by_name.get(name, ())):
                     _add(audit, affects(record, release))
         except _UNREADABLE as error:
-            audit.not_audited += _all(releases, f"the snapshot {self._path} can't be read: {_said(error)}")
+            audit.not_audited += _nothing(releases, f"the snapshot {self._path} can't be read: {_said(error)}")
             return audit
         if not records:
-            audit.not_audited += _all(releases, f"the snapshot {self._path} has no record about Python packages")
+            audit.not_audited += _nothing(releases, f"the snapshot {self._path} has no record about Python packages")
         elif (age := (now - newest) / _DAY) > self._max_age:
             text = f"the newest record of {self._path} is {age:.0f} days old, and {self._max_age:g} are allowed"
-            audit.not_audited += _all(releases, text)
+            audit.not_audited += _nothing(releases, text)
         return audit
 
     def _records(self) -> Iterator[dict[str, Any]]:
@@ -266,6 +266,11 @@ def _add(audit: Audit, answer: Vulnerability | Unknown | None) -> None:
         audit.vulnerabilities.append(answer)
     elif answer is not None:
         audit.not_audited.append(answer)
+
+
+def _nothing(releases: Iterable[Release], reason: str) -> list[Unknown]:
+    """All releases; where there are none, the database itself: what can't be read is no pass for anybody."""
+    return _all(releases, reason) or [Unknown("advisories", reason)]
 
 
 def _all(releases: Iterable[Release], reason: str) -> list[Unknown]:
