@@ -165,11 +165,11 @@ def test_a_standalone_process_ignores_the_signal(number: signal.Signals) -> None
 
 
 def test_other_signals_do_what_they_do_by_default() -> None:
-    """SIGUSR1 ends the process by the signal. Not SIGHUP: it is ignored in whatever `nohup` has started."""
+    """SIGUSR2 ends the process by the signal. Not SIGHUP: it is ignored in whatever `nohup` has started."""
     with Port() as port:
         port.result("ping")
-        port.process.send_signal(signal.SIGUSR1)
-        assert port.exit_status() == -signal.SIGUSR1
+        port.process.send_signal(signal.SIGUSR2)
+        assert port.exit_status() == -signal.SIGUSR2
 
 
 @MODES
