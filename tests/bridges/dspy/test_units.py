@@ -16,6 +16,7 @@ from manybridge.bridges.dspy import DSPyBridge, v1_gemini
 from manybridge.bridges.dspy.errors import translate
 from manybridge.bridges.dspy.lm import SETTING_NAMES, LanguageModels, LMSettings, overlay
 from manybridge.bridges.dspy.metrics import METRICS
+from manybridge.bridges.dspy.programs import Program
 from manybridge.bridges.dspy.signatures import parse_type
 from manybridge.bridges.dspy.v1_programs import class_name, field_name
 from manybridge.bridges.dspy.values import read_prediction, to_json
@@ -133,6 +134,26 @@ def test_a_wrong_option_is_told_at_the_start(name: str, value: Any, words: str) 
     assert caught.value.code == "config_error"
     assert words in caught.value.message
     assert "sk-12345" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("lm", "words"),
+    [
+        ({"model": 5}, "lm.model: expected a name such as 'openai/gpt-4o-mini', found a number"),
+        ({"model": "openai/x", "temprature": 0}, "lm.temprature: unknown setting; known: model, "),
+        ({"timeout": "10"}, "lm.timeout: expected a number of seconds above 0, found a string"),
+        ({"adapter": "json"}, "lm.adapter: unknown setting"),
+    ],
+)
+def test_a_program_with_wrong_model_settings_is_not_made(lm: dict[str, Any], words: str) -> None:
+    """A recipe that can't run would be kept, and fail in each execution."""
+    program = Program()
+    program.bridge = DSPyBridge()
+    with pytest.raises(BridgeError) as caught:
+        program.create("a -> b", lm=lm)
+
+    assert caught.value.code == "invalid_argument"
+    assert caught.value.message.startswith(words)
 
 
 def test_every_option_that_is_documented_is_taken_and_null_says_nothing() -> None:

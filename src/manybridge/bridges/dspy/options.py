@@ -1,4 +1,4 @@
-"""What the bridge's options must be. Wrong ones are told when a worker starts, not by the first call that uses them."""
+"""What the bridge's options and a program's model settings must be: told at the start, not by the first call."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _is_texts(value: Any) -> bool:
 _TEXT: Final = _Kind(lambda value: isinstance(value, str), "a text")
 _TEXTS: Final = _Kind(_is_texts, "a list of strings")
 
-_OPTIONS: Final[Mapping[str, _Kind]] = {
+_SETTINGS: Final[Mapping[str, _Kind]] = {
     "model": _Kind(lambda value: isinstance(value, str) and value != "", "a name such as 'openai/gpt-4o-mini'"),
     "api_key": _TEXT,
     "api_key_env": _Kind(_TEXT.fits, "the name of an environment variable"),
@@ -41,6 +41,11 @@ _OPTIONS: Final[Mapping[str, _Kind]] = {
     "timeout": _Kind(lambda value: _is_number(value) and value > 0, "a number of seconds above 0"),
     "cache": _Kind(lambda value: isinstance(value, bool), "true or false"),
     "num_retries": _Kind(lambda value: _is_whole(value) and value >= 0, "a whole number from 0 on"),
+}
+"""Those of a model, as in `lm.LMSettings`."""
+
+_OPTIONS: Final[Mapping[str, _Kind]] = {
+    **_SETTINGS,
     "adapter": _Kind(lambda value: isinstance(value, str) and value in ADAPTERS, f"one of {', '.join(ADAPTERS)}"),
     "allow_modules": _TEXTS,
     "search_path": _TEXTS,
@@ -58,6 +63,22 @@ def check_options(options: Mapping[str, Any]) -> None:
         if kind is None:
             text = f"unknown option {name!r}; known: {', '.join(_OPTIONS)}"
             raise BridgeError(ErrorCode.CONFIG_ERROR, f"options of the DSPy bridge: {text}")
-        if value is not None and not kind.fits(value):
-            text = f"options.{name}: expected {kind.words}, found {json_type(value)}"
-            raise BridgeError(ErrorCode.CONFIG_ERROR, text)
+        if (problem := _problem(kind, value)) is not None:
+            raise BridgeError(ErrorCode.CONFIG_ERROR, f"options.{name}: {problem}")
+
+
+def check_own_model(settings: Mapping[str, Any]) -> None:
+    """Check the model settings that a program's recipe has.
+
+    Raises:
+        BridgeError: `invalid_argument`, a setting is unknown or of the wrong type.
+    """
+    for name, value in settings.items():
+        kind = _SETTINGS.get(name)
+        problem = f"unknown setting; known: {', '.join(_SETTINGS)}" if kind is None else _problem(kind, value)
+        if problem is not None:
+            raise BridgeError(ErrorCode.INVALID_ARGUMENT, f"lm.{name}: {problem}", details={"argument": f"lm.{name}"})
+
+
+def _problem(kind: _Kind, value: Any) -> str | None:
+    return None if value is None or kind.fits(value) else f"expected {kind.words}, found {json_type(value)}"

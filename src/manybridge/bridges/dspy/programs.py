@@ -10,6 +10,7 @@ from manybridge.bridges.common.problems import invalid
 from manybridge.bridges.common.references import References
 from manybridge.bridges.dspy.errors import Translation
 from manybridge.bridges.dspy.execution import CallSettings, run
+from manybridge.bridges.dspy.options import check_own_model
 from manybridge.bridges.dspy.signatures import describe_fields, make_signature
 from manybridge.bridges.dspy.tools import make_tools
 from manybridge.bridges.dspy.values import check_inputs, make_examples, to_json
@@ -70,6 +71,7 @@ class Program(Held):
                 "lm.api_key: a program's recipe is stored, so it may not hold a key. Name the variable that has it "
                 "(api_key_env), or use dspy:configure_lm.",
             )
+        check_own_model(lm or {})
         self.own_lm = lm
         self.adapter = adapter
         dspy = self.bridge.load()
