@@ -80,6 +80,14 @@ def test_every_problem_of_a_call_is_reported_at_once() -> None:
     )
 
 
+@pytest.mark.parametrize("written", ["EPOCHS", "Epochs", "epochS", "Epoch"])
+def test_an_argument_in_another_case_is_recognised_in_the_error(written: str) -> None:
+    """It stays unknown; the error says which one is meant."""
+    error = refusal(train, {"dataset": "d", written: 3})
+
+    assert f"{written}: unknown argument (did you mean 'epochs'?)" in error.message
+
+
 def test_an_error_never_repeats_a_string_value() -> None:
     """A value may be a key; errors end up in logs."""
     secret = "sk-very-secret"

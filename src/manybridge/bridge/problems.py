@@ -126,11 +126,12 @@ def shorten(name: str) -> str:
 
 
 def closest_match(name: str, known: Iterable[str]) -> str | None:
-    """The known name that looks most like `name`, or None if none does."""
+    """The known name that looks most like `name`, in whatever case it is written; None if none does."""
     from difflib import get_close_matches
 
-    matches = get_close_matches(name[:MAX_NAME], list(known), n=1)
-    return matches[0] if matches else None
+    names = {each.lower(): each for each in known}
+    matches = get_close_matches(name[:MAX_NAME].lower(), list(names), n=1)
+    return names[matches[0]] if matches else None
 
 
 def invalid_arguments(command: str, problems: Sequence[Problem], known: Sequence[str], closed: bool) -> BridgeError:
