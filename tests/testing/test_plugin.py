@@ -42,6 +42,12 @@ def test_memory(manybridge_host):
     assert ml.call("words", "count", {"text": "a b"}) == 2
     assert ml.health()["bridges"]["words"]["workers"][0]["started_by"] == "memory"
 
+def test_keys(manybridge_host):
+    for real in (False, True):
+        ml = manybridge_host(Words, real=real, default_timeout=7.0, pool_size=2)
+        ml.wait_ready("words")
+        assert ml.health()["bridges"]["words"]["pool_size"] == 2
+
 @pytest.mark.manybridge(real=True)
 def test_real(manybridge_host):
     ml = manybridge_host(Words)
@@ -63,7 +69,7 @@ def test_chaos(manybridge_host, manybridge_chaos):
 
     result = project.runpytest_subprocess("-q", "--manybridge-seed", "5", "-p", "no:cacheprovider")
 
-    result.assert_outcomes(passed=5)
+    result.assert_outcomes(passed=6)
 
 
 def test_what_a_test_leaves_undone_fails_it(project: pytest.Pytester) -> None:

@@ -11,12 +11,14 @@ import pytest
 from manybridge.errors import ConfigError
 from manybridge.testing import (
     BridgeHarness,
+    Conversation,
     InMemoryMLBridge,
     KitError,
     Recorder,
     check_bridge,
     replay_against,
 )
+from manybridge.testing.hosts import configured
 from tests.testing.bridges import WordBridge
 
 NO_CLASS: list[Any] = ["words.py", dict, None]
@@ -47,6 +49,19 @@ def test_a_host_in_memory_says_what_it_takes(bridges: Any, said: str) -> None:
         InMemoryMLBridge(bridges)
 
     assert caught.value.message.startswith(said)
+
+
+@pytest.mark.parametrize("expect", ["expect_create", "expect_execute"])
+def test_a_resource_is_expected_by_bridge_type_and_arguments(expect: str) -> None:
+    """Whoever leaves the type out is told so, where it was left out."""
+    with pytest.raises(KitError, match=r"type: expected a name; .* bridge, type and arguments, found \{'q': 1\}"):
+        getattr(Conversation(), expect)("llm", {"q": 1})
+
+
+def test_keys_of_a_configuration_need_a_class_that_they_are_for() -> None:
+    """Of several bridges each has a table of its own."""
+    with pytest.raises(KitError, match="options, pool_size: keywords configure the bridge whose class is given"):
+        configured({"words": WordBridge}, {"options": {}, "pool_size": 2})
 
 
 def test_a_table_that_is_none_is_a_problem_of_the_configuration() -> None:

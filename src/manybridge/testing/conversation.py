@@ -27,6 +27,7 @@ from typing import Any, Final, Self
 
 from manybridge.bridge import Bridge, BridgeError, Context
 from manybridge.testing.memory import AsyncInMemoryMLBridge, InMemoryMLBridge
+from manybridge.testing.problems import KitError
 
 LOOK_SECONDS: Final = 0.005
 """How often a reply that is delayed looks whether its call was cancelled."""
@@ -169,19 +170,37 @@ class Conversation:
     def expect_create(
         self, bridge: str, type: str, config: Mapping[str, Any] | Callable[[dict[str, Any]], bool] = _ANY_ARGUMENTS
     ) -> Expectation:
-        """Expect that a resource is made next."""
+        """Expect that a resource is made next: `expect_create("llm", "program", {"signature": "question -> answer"})`.
+
+        Raises:
+            KitError: bridge or type is no name.
+        """
         self.resource(bridge, type)
         return self._add(f"{bridge}:create {type}", config)
 
     def expect_execute(
         self, bridge: str, type: str, inputs: Mapping[str, Any] | Callable[[dict[str, Any]], bool] = _ANY_ARGUMENTS
     ) -> Expectation:
-        """Expect that a resource of a type is executed next. Making one needs no expectation."""
+        """Expect that a resource of a type is executed next: `expect_execute("llm", "program", {"question": "Why?"})`.
+
+        Making one needs no expectation.
+
+        Raises:
+            KitError: bridge or type is no name.
+        """
         self.resource(bridge, type)
         return self._add(f"{bridge}:execute {type}", inputs)
 
     def resource(self, bridge: str, type: str) -> None:
-        """Have a bridge know a type of resource."""
+        """Have a bridge know a type of resource.
+
+        Raises:
+            KitError: bridge or type is no name.
+        """
+        for argument, name in (("bridge", bridge), ("type", type)):
+            if not isinstance(name, str) or not name:
+                wanted = "a name; resources are expected by bridge, type and arguments"
+                raise KitError(f"{argument}: expected {wanted}, found {name!r:.200}", details={"argument": argument})
         self._types.setdefault(bridge, set()).add(type)
 
     @contextmanager

@@ -34,6 +34,23 @@ def start_host(bridges: Any, *, real: bool = False) -> MLBridge:
     return MLBridge(bridges)
 
 
+def configured(bridges: Any, keys: Mapping[str, Any]) -> Any:
+    """Return what names the bridges, with keys of the configuration of the one whose class it is.
+
+    Raises:
+        KitError: there are keys, and it is not clear whose.
+    """
+    if not keys:
+        return bridges
+    if isinstance(bridges, type) and issubclass(bridges, Bridge):
+        return {bridges.name: {"bridge": bridges, **keys}}
+    raise KitError(
+        f"{', '.join(keys)}: keywords configure the bridge whose class is given; "
+        'of others write {"name": {"bridge": TheClass, "options": {...}}}',
+        details={"argument": next(iter(keys))},
+    )
+
+
 def _table(name: str, source: Any) -> dict[str, Any]:
     table = {"bridge": source} if isinstance(source, type) else dict(source)
     found = table.get("bridge")

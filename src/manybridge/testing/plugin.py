@@ -87,21 +87,23 @@ def _manybridge_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
 def manybridge_host(request: pytest.FixtureRequest, _manybridge_leaks: None) -> Iterator[HostMaker]:
     """A function that starts a host and returns it; closed with the test.
 
-    `manybridge_host(bridges, real=None)`: `bridges` is a bridge's class, or name -> class or configuration. A host in
-    memory unless `real` is true, the mark `@pytest.mark.manybridge(real=True)` or `--manybridge-real` says otherwise.
+    `manybridge_host(bridges, real=None, **keys)`: `bridges` is a bridge's class, or name -> class or configuration. For
+    a class, `keys` are of its configuration, `options={...}` for example. A host in memory unless `real` is true, the
+    mark `@pytest.mark.manybridge(real=True)` or `--manybridge-real` says otherwise.
     """
     mark = request.node.get_closest_marker("manybridge")
     said: dict[str, Any] = dict(mark.kwargs) if mark is not None else {}
     hosts: list[MLBridge] = []
 
-    def start(bridges: Any = None, *, real: bool | None = None) -> MLBridge:
-        from manybridge.testing.hosts import start_host
+    def start(bridges: Any = None, *, real: bool | None = None, **keys: Any) -> MLBridge:
+        from manybridge.testing.hosts import configured, start_host
 
         wanted = next(
             (each for each in (real, said.get("real")) if each is not None),
             request.config.getoption("--manybridge-real"),
         )
-        hosts.append(start_host(said.get("config") if bridges is None else bridges, real=bool(wanted)))
+        given = configured(said.get("config") if bridges is None else bridges, keys)
+        hosts.append(start_host(given, real=bool(wanted)))
         return hosts[-1]
 
     try:
