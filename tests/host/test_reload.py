@@ -164,6 +164,26 @@ def test_a_reload_loads_the_code_as_it_is_now(zygote: str, tmp_path: Path) -> No
         assert ml.call("mine", "edition") == 2
 
 
+def test_a_reload_of_a_class_in_a_module_loads_that_and_what_it_imports_as_they_are_now(tmp_path: Path) -> None:
+    """As of a file: a whole package may lie beside the configuration."""
+    (tmp_path / "manybridge.toml").write_text('[bridges.mine]\nbridge = "team.mine:Mine"\n[store]\nurl = "memory:"\n')
+    module, beside = tmp_path / "team" / "mine.py", tmp_path / "team" / "beside.py"
+    module.parent.mkdir()
+    (module.parent / "__init__.py").touch()
+
+    def write(number: int) -> None:
+        beside.write_text(f"beside = {number}\n")
+        module.write_text("from team.beside import beside\n" + BRIDGE.format(edition=f"[{number}, beside]"))
+
+    write(1)
+    with MLBridge.from_config(tmp_path / "manybridge.toml") as ml:
+        assert ml.call("mine", "edition") == [1, 1]
+        write(2)
+        ml.reload_bridge("mine")
+
+        assert ml.call("mine", "edition") == [2, 2]
+
+
 async def test_code_that_does_not_load_leaves_the_old_workers_at_work(tmp_path: Path) -> None:
     """The reload says why; health too; when the code is right again the replacement comes by itself."""
     file = tmp_path / "mine.py"

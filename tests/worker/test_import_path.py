@@ -18,6 +18,7 @@ INTERPRETERS = ["/interpreter/lib", "/interpreter/site-packages"]
 def path(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """An import path that the test may change."""
     monkeypatch.setattr(sys, "path", list(INTERPRETERS))
+    monkeypatch.setattr(sys, "path_hooks", list(sys.path_hooks))
     return sys.path
 
 

@@ -71,10 +71,10 @@ def load_fresh(folder: str) -> None:
     Args:
         folder: absolute.
     """
+    if _find_under_roots not in sys.path_hooks:
+        sys.path_hooks.insert(0, _find_under_roots)
     if folder in _roots:
         return
     _roots.add(folder)
-    if _find_under_roots not in sys.path_hooks:
-        sys.path_hooks.insert(0, _find_under_roots)
     for known in [path for path in sys.path_importer_cache if path == folder or path.startswith(folder + os.sep)]:
         del sys.path_importer_cache[known]

@@ -40,3 +40,8 @@ def _put(folders: list[str], *, first: bool) -> None:
         return
     new = [each for each in absolute if each not in sys.path]
     sys.path[:] = [*new, *sys.path] if first else [*sys.path, *new]
+    if new:
+        from manybridge.bridge.fresh import load_fresh  # most workers have no such folder, and need not import it
+
+        for folder in new:
+            load_fresh(folder)
