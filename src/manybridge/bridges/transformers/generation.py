@@ -133,7 +133,7 @@ class Generation:
         wanted = prompt.max_new_tokens or default
         limit = self.model.max_tokens
         if limit is None or self.model.config.is_encoder_decoder:
-            error = too_long(len(ids), limit) if limit is not None and len(ids) > limit else None
+            error = too_long(len(ids), limit, advice="split it") if limit is not None and len(ids) > limit else None
             return error or ids, wanted
         asked = prompt.max_new_tokens or 1
         if len(ids) + asked > limit:

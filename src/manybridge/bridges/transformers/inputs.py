@@ -39,14 +39,14 @@ def by_length(texts: Sequence[str]) -> list[int]:
     return sorted(range(len(texts)), key=lambda place: -len(texts[place]))
 
 
-def too_long(found: int, limit: int, wanted: int = 0) -> BridgeError:
-    """The error for an input that is longer than its model takes, with both figures."""
+def too_long(found: int, limit: int, wanted: int = 0, *, advice: str = "set truncate = true") -> BridgeError:
+    """The error for an input that is longer than its model takes, with both figures, and what else could be done."""
     and_more = f" and {wanted} tokens are to follow" if wanted else ""
     return BridgeError(
         ErrorCode.CONTEXT_LENGTH_EXCEEDED,
         f"The input has {found} tokens{and_more}; this model takes {limit} together. Shorten it, or split it."
         if wanted
-        else f"The input has {found} tokens; this model takes {limit}. Shorten it, or set truncate = true.",
+        else f"The input has {found} tokens; this model takes {limit}. Shorten it, or {advice}.",
         details={"input_tokens": found, "max_tokens": limit, "new_tokens": wanted},
     )
 

@@ -51,6 +51,19 @@ REFUSED: Final = OURS - {
 """Parameters that would take the place of something of ours, or run somebody's code."""
 
 
+CUTTING: Final = frozenset({"text-classification", "feature-extraction"})
+"""Pipelines with a parameter `truncation`."""
+
+KNOWN: Final[Mapping[str, frozenset[str]]] = {
+    "text-classification": frozenset(
+        {"top_k", "function_to_apply", "truncation", "max_length", "padding", "add_special_tokens"}
+    ),
+    "feature-extraction": frozenset({"truncation", "tokenize_kwargs", "return_tensors"}),
+    "zero-shot-classification": frozenset({"candidate_labels", "hypothesis_template", "multi_label"}),
+}
+"""The parameters of those pipelines that take any and use what they know; the others refuse by themselves."""
+
+
 class Pipeline(Held):
     """A pipeline: what goes in, what comes out and which parameters there are is Transformers' own."""
 
@@ -77,7 +90,7 @@ class Pipeline(Held):
             parameters: of every call, unless the call says otherwise.
         """
         self.task = check_task(task)
-        self.parameters = check_parameters(parameters or {})
+        self.parameters = check_parameters(self.task, parameters or {})
         models = self.bridge.models
         self.plan = await asyncio.to_thread(models.plan, model, PIPELINES[self.task], revision, dtype, device)
         (await models.lease(self.plan)).release()
@@ -93,7 +106,7 @@ class Pipeline(Held):
             ctx: the call.
         """
         payloads, is_one = _payloads(self.task, inputs)
-        chosen = check_parameters({**self.parameters, **(parameters or {})})
+        chosen = check_parameters(self.task, {**self.parameters, **(parameters or {})})
         lease = await self.bridge.models.lease(self.plan)
         streams = is_one and ctx.streaming and self.task == "text-generation"
         operation = PipelineRun(lease.value, self.task, json.dumps(chosen, sort_keys=True), ctx if streams else None)
@@ -139,14 +152,22 @@ def check_task(task: str) -> str:
     )
 
 
-def check_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters of a pipeline, or an error for one that is not the caller's to give."""
+def check_parameters(task: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a pipeline, or an error for one that is not the caller's to give, or that nobody would read."""
     refused = sorted(REFUSED & parameters.keys())
     if refused:
         raise BridgeError(
             ErrorCode.INVALID_ARGUMENT,
             f"parameters.{refused[0]}: can't be given over the wire",
             details={"argument": f"parameters.{refused[0]}"},
+        )
+    known = KNOWN.get(task)
+    unread = sorted(parameters.keys() - known) if known is not None else []
+    if known is not None and unread:
+        raise BridgeError(
+            ErrorCode.INVALID_ARGUMENT,
+            f"parameters.{unread[0]}: the pipeline {task} knows no such parameter; it takes {', '.join(sorted(known))}",
+            details={"argument": f"parameters.{unread[0]}", "known": sorted(known)},
         )
     return dict(parameters)
 
@@ -210,7 +231,13 @@ class PipelineRun:
         if parameters.get("truncation"):
             return [None] * len(items)
         encoded = encode(self.model, texts, truncate=False)
-        return [ids if isinstance(ids, BridgeError) else None for ids in encoded]
+        advice = "set the parameter truncation = true" if self.task in CUTTING else "split it"
+        return [
+            too_long(found.details["input_tokens"], found.details["max_tokens"], advice=advice)
+            if isinstance(found, BridgeError)
+            else None
+            for found in encoded
+        ]
 
     def _call(self, items: Sequence[Item], parameters: dict[str, Any]) -> list[Any]:
         model, pipeline = self.model, self._pipeline()
@@ -220,10 +247,20 @@ class PipelineRun:
         size = {} if self.task == "zero-shot-classification" else {"batch_size": len(payloads)}
         if model.tokenizer.pad_token is None:
             size = {}
-        found = pipeline(payloads, **size, **parameters)
+        found = pipeline(payloads, **size, **self._cut(parameters))
         if self.task == "fill-mask" and len(payloads) == 1:  # which unwraps a list of one
             found = [found]
         return [plain(each) for each in found]
+
+    def _cut(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Say where to cut: not every tokenizer knows how much its model takes."""
+        limit = self.model.max_tokens
+        if limit is None or not parameters.get("truncation"):
+            return parameters
+        if self.task == "feature-extraction":
+            more = parameters.get("tokenize_kwargs") or {}
+            return {**parameters, "tokenize_kwargs": {"max_length": limit, **more}}
+        return {"max_length": limit, **parameters}
 
     def _pipeline(self) -> Any:
         model = self.model
