@@ -125,10 +125,11 @@ class ResourceKeeper:
             self._claimed[record.key] = record
             return current
 
-    async def save(self, record: Record, fence: int, state: Any, *, counts: bool) -> None:
+    async def save(self, record: Record, fence: int, state: Any, number: int, *, counts: bool) -> None:
         """Keep a state that came to be under the claim `fence`.
 
-        States that are waiting when one is written go with it.
+        States that are waiting when one is written go with it. `number` is that of the snapshot: they are told in the
+        order in which they were asked for, but who waits for them may come here in another.
 
         Raises:
             ResourceError: `conflict`: the resource is another host's by now, and the state is not kept.
@@ -136,7 +137,8 @@ class ResourceKeeper:
         """
         if not record.continues(fence):
             raise _taken_over(record)
-        record.state = state
+        if number > record.snapshot:  # else what it tells is in a newer one already
+            record.state, record.snapshot = state, number
         record.changes += 1
         record.uncounted += counts
         try:

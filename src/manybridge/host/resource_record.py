@@ -44,6 +44,8 @@ class Record:
         """The host that has it, of a pinned one."""
         self.state = stored.state
         """The last snapshot; the store's, or a newer one that is on its way there."""
+        self.snapshot = 0
+        """The number of the snapshot that `state` is: what was asked for before it is older, whenever it is told."""
         self.version = stored.version
         """The store's version that the living object continues."""
         self.fence: int | None = None

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -59,6 +60,16 @@ class _Work(NamedTuple):
     command: str
     args: dict[str, Any]
     is_execution: bool = True
+
+
+class _Asked(NamedTuple):
+    """A snapshot that a worker was asked for, and which in the order of asking."""
+
+    call: Call
+    number: int
+
+
+_snapshot_numbers: Final = itertools.count(1)
 
 
 class ResourceTable:
@@ -401,7 +412,7 @@ class ResourceTable:
         fence = record.fence
         if record.policy != "restore" or fence is None:
             return await pool.run(call)
-        snapshots: list[Call] = []
+        snapshots: list[_Asked] = []
         if worker.concurrency == 1:
             # Sent right behind the execution: the worker takes it when that has ended, and nobody waits for the way
             # to the host and back. A concurrent worker could take it too early.
@@ -412,7 +423,7 @@ class ResourceTable:
             raise
         except asyncio.CancelledError:
             for asked in snapshots:
-                worker.stop_asked(asked, "cancelled")
+                worker.stop_asked(asked.call, "cancelled")
             self._let_go(pool, record, worker)  # nobody waits to see in which state it was left
             raise
         except ManybridgeError:
@@ -434,7 +445,7 @@ class ResourceTable:
         record: Record,
         worker: WorkerHandle,
         fence: int,
-        snapshots: list[Call],
+        snapshots: list[_Asked],
         options: CallOptions,
         *,
         counts: bool,
@@ -448,7 +459,7 @@ class ResourceTable:
             asked = snapshots[-1] if snapshots else _ask_snapshot(worker, *_name(record), options)
             state = await _told_state(worker, asked, options)
             if not record.deleted:
-                saving = self._keeper.save(record, fence, state, counts=counts)
+                saving = self._keeper.save(record, fence, state, asked.number, counts=counts)
                 await self._access.after(options.deadline, saving)
 
     def _let_go(self, pool: Pool, record: Record, worker: WorkerHandle) -> None:
@@ -498,18 +509,18 @@ def _name(record: Record) -> tuple[str, str | None]:
     return record.resource.id, record.resource.session
 
 
-def _ask_snapshot(worker: WorkerHandle, id: str, session: str | None, options: CallOptions) -> Call:
-    asked = Call("common:snapshot_resource", {"id": id}, loop_future(), options.timeout)
-    asked.session_id = session
-    worker.ask(asked)
-    return asked
+def _ask_snapshot(worker: WorkerHandle, id: str, session: str | None, options: CallOptions) -> _Asked:
+    call = Call("common:snapshot_resource", {"id": id}, loop_future(), options.timeout)
+    call.session_id = session
+    worker.ask(call)
+    return _Asked(call, next(_snapshot_numbers))
 
 
-async def _told_state(worker: WorkerHandle, asked: Call, options: CallOptions) -> Any:
+async def _told_state(worker: WorkerHandle, asked: _Asked, options: CallOptions) -> Any:
     try:
-        return (await answer_of(worker, asked, options.deadline))["state"]
+        return (await answer_of(worker, asked.call, options.deadline))["state"]
     except ManybridgeError as error:  # a copy: a worker's death has one error for all that it ends
-        raise error.copy(**{"while": f"the state of resource {asked.args['id']} was asked for"}) from None
+        raise error.copy(**{"while": f"the state of resource {asked.call.args['id']} was asked for"}) from None
 
 
 def _text(args: dict[str, Any], name: str) -> str:
