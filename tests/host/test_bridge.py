@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -324,7 +325,38 @@ class TestHealth:
         assert 0 < stats["latency_ms"]["p50"] <= stats["latency_ms"]["max"]
 
 
+async def _code_of(use: Callable[[AsyncMLBridge], Awaitable[Any]], ml: AsyncMLBridge) -> str:
+    with pytest.raises(ManybridgeError, match="event loop that it was started on") as caught:
+        await use(ml)
+    return caught.value.code
+
+
+async def _read(ml: AsyncMLBridge) -> list[Any]:
+    return [event async for event in ml.stream("mock", "count", {"n": 1})]
+
+
+USES: dict[str, Callable[[AsyncMLBridge], Awaitable[Any]]] = {
+    "call": lambda ml: ml.call("mock", "echo"),
+    "other call": lambda ml: ml.call("mock", "echo", session="s"),
+    "stream": _read,
+    "batch": lambda ml: ml.batch("mock", [{"command": "echo"}]),
+    "submit": lambda ml: ml.submit("mock", "echo"),
+    "list_resources": lambda ml: ml.list_resources("mock"),
+    "health": lambda ml: ml.health(),
+    "wait_ready": lambda ml: ml.wait_ready("mock"),
+    "close": lambda ml: ml.close(),
+}
+
+
 class TestLife:
+    @pytest.mark.parametrize("use", USES)
+    async def test_another_event_loop_is_refused_at_once(self, mock_host: HostMaker, use: str) -> None:
+        """As a second `asyncio.run` would use it. The host goes on where it is."""
+        ml = await mock_host()
+        outcome = await asyncio.to_thread(asyncio.run, _code_of(USES[use], ml))
+        assert outcome == "not_supported"
+        assert await ml.call("mock", "echo", {"a": 1}) == {"a": 1}
+
     async def test_a_closed_host_refuses_calls(self) -> None:
         """host_closed; closing twice is fine."""
         ml = AsyncMLBridge({"bridges": {"mock": {}}})

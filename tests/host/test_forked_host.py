@@ -69,6 +69,13 @@ print(fork(lambda: None), fork(act), ml.call("mock", "mock:echo", {"still": "her
     assert (ended.stdout, ended.returncode, ended.stderr) == ("0 0 {'still': 'here'}\n", 0, "")
 
 
+def test_a_forked_process_may_end_inside_of_its_parents_with_block() -> None:
+    """Leaving the block closes nothing there, and does not stand in for the exit that it is left for."""
+    ended = run(HOST + 'with ml:\n    print(fork(lambda: sys.exit(5)), ml.call("mock", "mock:echo", {"a": 1}))')
+
+    assert (ended.stdout, ended.returncode, ended.stderr) == ("5 {'a': 1}\n", 0, "")
+
+
 @pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- 2>&-"])
 def test_a_program_without_standard_streams_can_have_a_host(closed: str) -> None:
     """Else their numbers go to the loop's sockets: libuv ends the process, and a print goes to a worker."""

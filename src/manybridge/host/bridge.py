@@ -81,6 +81,7 @@ class AsyncMLBridge:
         self._tasks = TaskSet()
         self._started = False
         self._closed = False
+        self._loop: asyncio.AbstractEventLoop
         self._pools: PoolSet
         self._sessions: SessionTable
         self._router: Router
@@ -112,7 +113,7 @@ class AsyncMLBridge:
             TimeoutError: it is not ready within `timeout` seconds; it goes on starting.
         """
         seconds = checked_timeout(timeout, None)
-        await self.pool(bridge).wait_ready(None if seconds == inf else seconds)
+        await self._own_pool(bridge).wait_ready(None if seconds == inf else seconds)
 
     async def close(self, drain: float | None = None) -> None:
         """Take no more calls, let those that run end, then end every worker. Calling it again does nothing.
@@ -123,6 +124,8 @@ class AsyncMLBridge:
         drain = self._config.limits.shutdown_timeout if drain is None else checked_seconds(drain, "drain")
         if self._closed:
             return
+        if self._started and _running_loop() is not self._loop:
+            raise _other_loop()
         self._closed = True
         if not self._started:
             return
@@ -160,7 +163,7 @@ class AsyncMLBridge:
         traceparent: str | None = None,
     ) -> Any:
         """Make a call and return its result."""
-        pool = self.pool(bridge)
+        pool = self._own_pool(bridge)
         if type(command) is not str:
             command = checked_text(command, "command")
         if ":" not in command:
@@ -225,7 +228,7 @@ class AsyncMLBridge:
         Returns:
             The results in the order of the calls.
         """
-        pool = self.pool(bridge)
+        pool = self._own_pool(bridge)
         if not isinstance(calls, Iterable):
             raise wrong_argument("calls", "a list of mappings with a command and args", calls)
         items = [self._batch_item(pool, each, f"calls[{index}]") for index, each in enumerate(calls)]
@@ -412,7 +415,7 @@ class AsyncMLBridge:
         self, bridge: str | None, id: str, *, timeout: float | None = None, session: str | None = None
     ) -> Resource:
         """Return what is known of a resource."""
-        pool = self.pool(bridge)
+        pool = self._own_pool(bridge)
         options = self._options(pool, timeout, session, None, None)
         found = self._resources.find(pool, checked_name(id, "id"), options.session, fresh=True)
         return (await _in_time(found, options.timeout)).resource
@@ -433,7 +436,7 @@ class AsyncMLBridge:
         if bridge is None:
             found = self._resources.visible(None, type, maybe_name(session, "session"))
             return await _in_time(found, checked_timeout(timeout, None))
-        pool = self.pool(bridge)
+        pool = self._own_pool(bridge)
         options = self._options(pool, timeout, session, None, None)
         return await _in_time(self._resources.find_all(pool, {"type": type}, options), options.timeout)
 
@@ -596,7 +599,7 @@ class AsyncMLBridge:
         Raises:
             ManybridgeError: a replacement did not start. The workers that are left serve on; health says so.
         """
-        pool = self.pool(name)
+        pool = self._own_pool(name)
         replaced = await pool.supervisor.reload()
         if pool.supervisor.started:
             await pool.wait_ready(None)
@@ -703,12 +706,22 @@ class AsyncMLBridge:
     # ------------------------------------------------------------------ inside
 
     def _open(self) -> None:
-        """Make what needs a running loop."""
+        """Make what needs a running loop, once; from then on make sure that it is this one.
+
+        Raises:
+            ClosedError: the host is closed.
+            ManybridgeError: `not_supported`: it was started on another loop.
+        """
+        loop = _running_loop()
         if self._started:
+            if loop is not self._loop:
+                raise _other_loop()
             return
         if self._closed:
             raise ClosedError("the host is closed")
-        self._started = True
+        if loop is None:
+            raise _other_loop()
+        self._loop, self._started = loop, True
         limits = self._config.limits
         self._pools = PoolSet(self._registry, self._worker_gone, self._bridge_changed, self._config.environments)
         self._sessions = SessionTable(limits.session_ttl, limits.max_sessions, self._session_expired)
@@ -723,9 +736,13 @@ class AsyncMLBridge:
                 self._tasks.start(self._restore_early(), "jobs of the store")
 
     def pool(self, bridge: str | None) -> Pool:
-        """Return the pool of a bridge. For `MLBridge` and gateways."""
+        """Return the pool of a bridge; any thread may ask. For `MLBridge` and gateways."""
         if not self._started:
             self._open()
+        return self._pools.get(bridge)
+
+    def _own_pool(self, bridge: str | None) -> Pool:
+        self._open()
         return self._pools.get(bridge)
 
     async def perform(self, pool: Pool, command: str, args: dict[str, Any], options: CallOptions) -> Any:
@@ -756,7 +773,7 @@ class AsyncMLBridge:
     def _prepare(
         self, bridge: str | None, command: str, args: Mapping[str, Any] | None
     ) -> tuple[Pool, str, dict[str, Any]]:
-        pool = self.pool(bridge)
+        pool = self._own_pool(bridge)
         return pool, _full_command(pool, command, "command"), checked_args(args)
 
     @staticmethod
@@ -809,6 +826,21 @@ async def _in_time(work: Awaitable[T], seconds: float) -> T:
             raise
         text = f"the host had no answer within {seconds:g} s; its store is slow or can't be reached"
         raise CallTimeoutError(text, details={"stopped_by": "queue"}) from None
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _other_loop() -> ManybridgeError:
+    text = (
+        "an AsyncMLBridge is used, and closed, on the event loop that it was started on, and by one thread; make one "
+        "for each loop, or use MLBridge, which any thread may use"
+    )
+    return ManybridgeError(text, code=ErrorCode.NOT_SUPPORTED)
 
 
 def _has_no_worker(pool: Pool) -> bool:

@@ -95,7 +95,7 @@ class LoopThread:
         _fill_standard_descriptors()
         self.loop = new_loop()
         self._maker = os.getpid()
-        self._forked = False
+        self.is_forked = False
         """Whether this is a copy in a process that the host's own has forked: threads are not copied with it."""
         self._is_quiet = is_quiet
         self._open_runs = 0
@@ -124,7 +124,7 @@ class LoopThread:
         Raises:
             ClosedError: in a process that was forked.
         """
-        if self._forked:
+        if self.is_forked:
             raise self._not_here()
         if self._aside_for is not pool or not self._act_in_its_place(pool, call, answer):
             self.post(self._submit, pool, call, answer)
@@ -137,7 +137,7 @@ class LoopThread:
         Raises:
             RuntimeError: the loop has ended, or is another process's.
         """
-        if self._forked:
+        if self.is_forked:
             raise RuntimeError("the loop is another process's")
         self._on_way.append(None)
         try:
@@ -154,7 +154,7 @@ class LoopThread:
         Raises:
             ClosedError: in a process that was forked, or the host was closed meanwhile.
         """
-        if self._forked:
+        if self.is_forked:
             work.close()
             raise self._not_here()
         answer = Answer()
@@ -170,7 +170,7 @@ class LoopThread:
 
     def forget_in_child(self) -> None:
         """Right after a fork, in the new process: neither the thread nor anything that it owns is there."""
-        self._forked = True
+        self.is_forked = True
 
     def stop(self) -> None:
         """Stop the loop and wait for the thread."""

@@ -70,6 +70,9 @@ class MLBridge:
         """Take no more calls, let those that run end for `drain` seconds, then end every worker."""
         if self._closed:
             return
+        if self._thread.is_forked:  # it is the parent's to close
+            self._closed = True
+            return
         try:
             self._run(self._bridge.close(drain))
         finally:

@@ -171,7 +171,8 @@ async def _imported(name: str) -> Any:
     def work() -> None:
         with contextlib.suppress(Exception):  # raised below, where somebody waits for it
             import_module(name)
-        loop.call_soon_threadsafe(finish)
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile, and nobody waits
+            loop.call_soon_threadsafe(finish)
 
     thread = threading.Thread(target=work, name=f"import {name}", daemon=True)
     thread.start()
