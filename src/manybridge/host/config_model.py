@@ -362,8 +362,9 @@ class EnvironmentsConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         Annotated[
             str,
             _about(
-                "What `manybridge env scan` asks: a snapshot of an advisory database in the OSV format (a folder, a "
-                "zip file, a file with a record in each line), or the URL of an OSV server. Left out: OSV's own server."
+                "What `manybridge env scan` asks: a snapshot of an advisory database in the OSV format (a file with a "
+                "record, with a list of them or with one in each line; a zip file or a folder of such), or the URL of "
+                "an OSV server. Left out: OSV's own server."
             ),
         ]
         | None
