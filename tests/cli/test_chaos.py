@@ -84,3 +84,18 @@ def test_wrong_use_says_what_to_do(manybridge: CommandLine) -> None:
     unknown = manybridge("chaos", write(SCENARIO.replace('bridge = "mock"', 'bridge = "mine"')), "--json")
     assert 'the scenario uses a bridge "mine", which is not configured' in unknown.error["message"]
     assert {nothing.code, wrong.code, unknown.code} == {5}
+
+
+def test_the_real_store_is_the_one_of_the_configuration_wherever_the_command_is_typed(manybridge: CommandLine) -> None:
+    """A relative file lies beside the configuration."""
+    folder = Path("project")
+    folder.mkdir()
+    config = write('[bridges.mock]\n[store]\nurl = "sqlite:///own.db"\n', "project/manybridge.toml")
+    making = '[[calls]]\nkind = "resource"\ntype = "counter"\n\n[[faults]]'
+    ended = manybridge(
+        "chaos", write(SCENARIO.replace("[[faults]]", making)), "--real-store", "--config", config, "--json"
+    )
+
+    assert ended.code == 0, ended.out + ended.err
+    assert (folder / "own.db").exists()
+    assert not Path("own.db").exists()

@@ -117,6 +117,7 @@ def _run(scenario: Scenario, config: Path | None, *, real_store: bool, quiet: bo
 
 def _host_config(scenario: Scenario, path: Path | None, store: StoreConfig | None) -> HostConfig:
     """The configuration with the bridges that the scenario uses and no other, and a store that may be harmed."""
+    from manybridge.host.store_access import locate_store
     from manybridge.testing.chaos import ChaosError
 
     loaded = read_config(path)
@@ -133,8 +134,7 @@ def _host_config(scenario: Scenario, path: Path | None, store: StoreConfig | Non
                 f"say how in [bridges.{name}] of the scenario"
             )
     # A host that was made from a struct knows no file, so a configured store must be said in full by now.
-    changed = {} if store is None else {"store": store}
-    return msgspec.structs.replace(loaded.config, bridges=bridges, default=None, **changed)
+    return msgspec.structs.replace(loaded.config, bridges=bridges, default=None, store=store or locate_store(loaded))
 
 
 async def _run_on_host(scenario: Scenario, host: HostConfig, *, quiet: bool) -> ChaosReport:
