@@ -50,12 +50,12 @@ class CallEvents:
 
     def on_module_end(self, *, exception: BaseException | None = None, **_call: Any) -> None:
         """A module is done."""
+        if exception is not None:
+            self.last_error = exception
         self._end("module", exception)
 
     def on_lm_end(self, *, exception: BaseException | None = None, **_call: Any) -> None:
         """A model answered, or failed."""
-        if exception is not None:
-            self.last_error = exception
         self._end("model request", exception)
 
     def on_tool_end(self, *, exception: BaseException | None = None, **_call: Any) -> None:

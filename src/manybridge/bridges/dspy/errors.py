@@ -8,6 +8,7 @@ from typing import Any, Final
 from manybridge.bridge import BridgeError
 from manybridge.bridges.common.keys import Secrets
 from manybridge.bridges.common.problems import only_member
+from manybridge.bridges.dspy.answers import UnreadableAnswerError
 from manybridge.protocol.errors import ErrorCode
 
 # In order, because subclasses come before their parents. Names and not classes: DSPy is not imported here, and a
@@ -30,6 +31,9 @@ CODES: Final[tuple[tuple[str, ErrorCode], ...]] = (
     ("LMProviderError", ErrorCode.PROVIDER_UNAVAILABLE),
     ("LMError", ErrorCode.HANDLER_ERROR),
 )
+_NOT_FOUND: Final = 404
+_REFUSALS: Final = range(400, 500)
+
 FACTS: Final = ("status", "provider", "provider_code", "model", "request_id", "retry_after")
 """Attributes of DSPy's errors that say something to a program and carry no text of the caller."""
 
@@ -39,6 +43,9 @@ def translate(error: BaseException, secrets: Secrets) -> BridgeError | None:
     error = only_member(error)
     if isinstance(error, BridgeError):
         return error
+    if isinstance(error, UnreadableAnswerError):
+        text, details = secrets.clean(str(error)), {"model": error.model}
+        return BridgeError(ErrorCode.PROVIDER_UNAVAILABLE, text, details=details, type=error.kind)
     names = [cls.__name__ for cls in type(error).__mro__ if cls.__module__.split(".")[0] == "dspy"]
     if "AdapterParseError" in names:
         return _not_parsed(error)
@@ -47,12 +54,25 @@ def translate(error: BaseException, secrets: Secrets) -> BridgeError | None:
     code = next((code for name, code in CODES if name in names), None)
     if code is None:
         return _not_configured(error)
-    if code is ErrorCode.PROVIDER_UNAVAILABLE and _timed_out(error):
-        code = ErrorCode.PROVIDER_TIMEOUT
+    code = _more_exactly(code, error)
     details = {name: value for name in FACTS if (value := getattr(error, name, None)) is not None}
     # What follows the first paragraph is advice on how to call DSPy, which the caller does not.
-    message = secrets.clean(str(error).split("\n\n", 1)[0])
+    message = secrets.clean(str(error).split("\n\n", 1)[0]).rstrip()
+    if message.endswith("]") and "status" in details:  # the model's name is all that there is
+        message = f"{message} HTTP {details['status']}"
     return BridgeError(code, message, details=details, type=type(error).__name__)
+
+
+def _more_exactly(code: ErrorCode, error: BaseException) -> ErrorCode:
+    """Say what DSPy's class leaves open."""
+    status = getattr(error, "status", None)
+    if code is ErrorCode.PROVIDER_BAD_REQUEST and status == _NOT_FOUND:
+        return ErrorCode.PROVIDER_NOT_FOUND  # an address that nobody serves; of a model DSPy knows it itself
+    if code is not ErrorCode.PROVIDER_UNAVAILABLE:
+        return code
+    if status in _REFUSALS and type(error).__name__ == "LMProviderError":
+        return ErrorCode.PROVIDER_BAD_REQUEST
+    return ErrorCode.PROVIDER_TIMEOUT if _timed_out(error) else code
 
 
 def _not_parsed(error: Any) -> BridgeError:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from manybridge.bridge import BridgeError
 from manybridge.bridges.common.keys import Secrets, demand_own_key, required_variable
 from manybridge.bridges.common.sessions import SettingsBySession
+from manybridge.bridges.dspy.answers import lm_class
 from manybridge.protocol.errors import ErrorCode
 
 MAX_MODELS: Final = 32
@@ -177,7 +178,7 @@ class LanguageModels(SettingsBySession[LMSettings]):
             self._secrets.add(key)
         optional = {"api_key": key, "api_base": settings.api_base, "timeout": settings.timeout}
         try:
-            return dspy.LM(
+            return lm_class(dspy)(
                 settings.model,
                 temperature=settings.temperature,
                 max_tokens=settings.max_tokens,

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 from manybridge.bridge import BridgeError, Context
-from manybridge.bridges.dspy.errors import Translation, translate
-from manybridge.bridges.dspy.execution import RunningCall, settings_of
+from manybridge.bridges.dspy.errors import Translation
+from manybridge.bridges.dspy.execution import settings_of
 from manybridge.bridges.dspy.metrics import Metric
 from manybridge.bridges.dspy.programs import Program
 from manybridge.bridges.dspy.values import read_prediction, to_json
@@ -75,10 +77,12 @@ def optimize(task: Task, name: str, trainset: list[Any], valset: list[Any], sett
     program, ctx = task.program, task.ctx
     counted = Counted(task.metric, ctx, name, _expected_calls(name, trainset, settings))
     with settings_of(program.call_settings(ctx)) as running, Translation(program.bridge.secrets):
-        before = _score(task, valset, running, "scoring before") if valset else None
+        before = _score(task, valset, "scoring before") if valset else None
         optimizer = _make_optimizer(program.bridge.load(), name, counted, task.num_threads, settings)
         compiled = _compile(optimizer, name, program.module, trainset, valset)
-        after = _score(task, valset, running, "scoring after", compiled) if valset else None
+        if not counted.calls:
+            _demand_answers(program.bridge.translate_error, running.events.last_error)
+        after = _score(task, valset, "scoring after", compiled) if valset else None
         # DSPy marks the result as finished and refuses to optimise it again; that is the caller's decision.
         compiled._compiled = False
         program.module = compiled
@@ -125,40 +129,100 @@ def evaluate(task: Task, devset: list[Any]) -> dict[str, Any]:
     """Run the program on every example and score it.
 
     Returns:
-        `score` in percent, `count`, `results` (inputs, outputs and score of each, or its error), `usage`.
+        `score` in percent, `count`, `results` (inputs, outputs and score of each, and its error if it failed), `usage`.
     """
     program, ctx = task.program, task.ctx
     with settings_of(program.call_settings(ctx)) as running, Translation(program.bridge.secrets):
-        evaluated = _evaluate(task, devset, running, "evaluating", program.module)
+        evaluated, failures = _evaluate(task, devset, "evaluating", program.module)
         usage = running.usage()
     program.bridge.usage_ledger.add(usage, ctx.session_id)
-    results = [_row(*one) for one in evaluated.results[:MAX_RESULTS]]
+    results = [_row(one, failures) for one in evaluated.results[:MAX_RESULTS]]
     return {"score": float(evaluated.score), "count": len(devset), "results": results, "usage": usage}
 
 
-def _row(example: Any, prediction: Any, score: Any) -> dict[str, Any]:
-    return {
+def _row(result: tuple[Any, Any, Any], failures: Failures) -> dict[str, Any]:
+    example, prediction, score = result
+    row = {
         "inputs": to_json(example.inputs().toDict()),
         "outputs": read_prediction(prediction)["outputs"],
         "score": float(score),
     }
+    error = failures.of(example)
+    return row if error is None else {**row, "error": {"code": error.code, "message": error.message}}
 
 
-def _score(task: Task, examples: list[Any], running: RunningCall, message: str, module: Any = None) -> float:
-    return float(_evaluate(task, examples, running, message, module or task.program.module).score)
+def _score(task: Task, examples: list[Any], message: str, module: Any = None) -> float:
+    return float(_evaluate(task, examples, message, module or task.program.module)[0].score)
 
 
-def _evaluate(task: Task, examples: list[Any], running: RunningCall, message: str, module: Any) -> Any:
-    counted = Counted(task.metric, task.ctx, message, len(examples))
+def _evaluate(task: Task, examples: list[Any], message: str, module: Any) -> tuple[Any, Failures]:
+    failures = Failures(task, module, Counted(task.metric, task.ctx, message, len(examples)))
     evaluator = task.program.bridge.load().Evaluate(
-        devset=examples, metric=counted, num_threads=task.num_threads, display_progress=False
+        devset=examples, metric=failures.score, num_threads=task.num_threads, display_progress=False
     )
     try:
-        return evaluator(module)
+        evaluated = evaluator(failures.run)
     except Exception as error:
-        # After ten failures DSPy gives up with a text that does not say why. The last model error does.
-        cause = running.events.last_error
-        translated = translate(cause, task.program.bridge.secrets) if isinstance(cause, Exception) else None
-        if translated is None or isinstance(error, BridgeError):
+        # After ten failures DSPy gives up with a text that does not say why. The last one does.
+        if failures.last is None or isinstance(error, BridgeError):
             raise
-        raise translated from error
+        raise failures.last from error
+    if not failures.counted.calls:
+        _demand_answers(task.program.bridge.translate_error, failures.last)
+    return evaluated, failures
+
+
+def _demand_answers(translate: Callable[[BaseException], BridgeError | None], last: BaseException | None) -> None:
+    """Tell why there was nothing to score.
+
+    DSPy forgives nine failures; of fewer examples it would say that all went well, and with a score of 0 that the
+    answers were wrong. Answers that can't be read are that.
+    """
+    error = translate(last) if isinstance(last, Exception) else None
+    if error is not None and error.code is not ErrorCode.OUTPUT_NOT_PARSED:
+        raise error
+
+
+class Failures:
+    """Program and metric of an evaluation, as DSPy calls them, and what they failed with: DSPy keeps a score of 0.
+
+    Thread-safe: each entry is written once, by the thread that has its example.
+    """
+
+    def __init__(self, task: Task, module: Any, counted: Counted) -> None:
+        self.counted = counted
+        self.last: BridgeError | None = None
+        self._module = module
+        self._translate = task.program.bridge.translate_error
+        self._by_inputs: dict[frozenset[tuple[str, int]], BridgeError] = {}
+
+    def run(self, **inputs: Any) -> Any:
+        """Run the program."""
+        with self._noting(inputs):
+            return self._module(**inputs)
+
+    def score(self, example: Any, prediction: Any, trace: Any = None) -> float:
+        """Score an answer."""
+        with self._noting(dict(example.inputs())):
+            return self.counted(example, prediction, trace)
+
+    def of(self, example: Any) -> BridgeError | None:
+        """What an example failed with."""
+        return self._by_inputs.get(_identity(dict(example.inputs())))
+
+    @contextmanager
+    def _noting(self, inputs: Mapping[str, Any]) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            translated = self._translate(error)
+            if translated is None:
+                name = type(error).__name__
+                translated = BridgeError(ErrorCode.HANDLER_ERROR, f"{name}: {error}", type=name)
+            self.last = self._by_inputs[_identity(inputs)] = translated
+            raise
+
+
+def _identity(inputs: Mapping[str, Any]) -> frozenset[tuple[str, int]]:
+    """Which example these inputs are of: DSPy hands the example's own objects on, and may hold equal ones twice."""
+    return frozenset((name, id(value)) for name, value in inputs.items())

@@ -1,0 +1,205 @@
+"""What a provider can do wrong with a good status, and what few failures do to an evaluation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from tests.bridges.raw_worker import RawWorker
+from tests.support import framework_python
+
+pytestmark = pytest.mark.framework
+
+QA = {"signature": "question -> answer"}
+EXAMPLES = [{"question": f"q{number}", "answer": "a"} for number in range(3)]
+
+
+def answer(text: str | None, **choice: Any) -> bytes:
+    """What an OpenAI-compatible endpoint sends for one answer."""
+    message = {"role": "assistant", "content": text}
+    choice = {"index": 0, "finish_reason": "stop", "message": message, **choice}
+    return json.dumps({"id": "1", "object": "chat.completion", "model": "m", "choices": [choice]}).encode()
+
+
+def answered(field: str, text: str) -> bytes:
+    """An answer in the form of DSPy's chat adapter."""
+    return answer(f"[[ ## {field} ## ]]\n{text}\n\n[[ ## completed ## ]]")
+
+
+class Provider(ThreadingHTTPServer):
+    """Sends whatever it was told."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.body = b""
+        self.status = 200
+        self.refuses = "nothing at all"
+        self.asked = 0
+
+    @property
+    def url(self) -> str:
+        """What an OpenAI client wants as its base URL."""
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+    def will_send(self, body: bytes, status: int = 200, refuses: str = "nothing at all") -> None:
+        """Set what is sent from now on; prompts with `refuses` in their last message get status 500."""
+        self.body, self.status, self.refuses, self.asked = body, status, refuses, 0
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Provider
+
+    def do_POST(self) -> None:  # the name that the standard library calls
+        """Answer, whatever was asked."""
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.asked += 1
+        refused = self.server.refuses in json.dumps(asked["messages"][-1])
+        body = b"{}" if refused else self.server.body
+        self.send_response(500 if refused else self.server.status)
+        self.send_header("Content-Type", "text/event-stream" if body.startswith(b"data:") else "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Provider]:
+    """Return a running provider."""
+    with Provider() as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def worker(provider: Provider) -> Iterator[RawWorker]:
+    """Return a worker that asks it."""
+    options = {"model": "openai/m", "api_base": provider.url, "api_key": "sk-test-0123456789"}
+    worker = RawWorker("dspy", options, python=framework_python("dspy"), environment={"NO_PROXY": "127.0.0.1"})
+    yield worker
+    worker.close()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>Log in</html>",
+        b"",
+        b"null",
+        b"[]",
+        b'"text"',
+        b"{}",
+        b'{"choices": []}',
+        b'{"choices": null, "error": {"message": "boom", "code": 502}}',
+        b'{"error": "boom"}',
+        b'{"message": "text"}',
+        b'{"choices": [{"message": "text"}]}',
+        b'{"choices": [null]}',
+        answered("answer", "x").replace(b'"model": "m"', b'"model": "m", "usage": {"prompt_tokens": "3"}'),
+    ],
+)
+@pytest.mark.parametrize("module", ["predict", "react"])
+def test_a_reply_that_is_no_answer_is_the_providers_fault(
+    worker: RawWorker, provider: Provider, body: bytes, module: str
+) -> None:
+    """DSPy takes some of it for an empty answer and asks, and pays, once more; over the rest it stumbles."""
+    provider.will_send(body)
+    tools = {"tools": [{"name": "look"}]} if module == "react" else {}
+    reply = worker.ask("dspy:predict", {**QA, "module": module, **tools, "inputs": {"question": "q"}})
+    assert (reply["error_info"]["code"], reply["error_info"]["retryable"]) == ("provider_unavailable", True)
+    assert provider.asked == 1
+
+
+PIECE = (
+    b'data: {"id": "1", "object": "chat.completion.chunk", "model": "m", "choices": '
+    b'[{"index": 0, "delta": {"content": "[[ ## answer ## ]]\\nhal"}}]}\n\n'
+)
+DONE = b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (DONE, "provider_unavailable"),
+        (b"data: null\n\n" + DONE, "provider_unavailable"),
+        (b'data: {"choices": []}\n\n' + DONE, "provider_unavailable"),
+        (PIECE, "provider_unavailable"),
+        (PIECE + DONE, "provider_unavailable"),
+        (PIECE + b"data: {not JSON\n\n", "provider_unavailable"),
+        (PIECE + b'data: {"choices": 5}\n\n' + DONE, "provider_unavailable"),
+        (PIECE + b'data: {"error": {"message": "it failed", "type": "server_error"}}\n\n', "provider_unavailable"),
+        (PIECE + b'data: {"error": {"message": "slow", "code": "rate_limit_exceeded"}}\n\n', "rate_limited"),
+    ],
+)
+def test_a_stream_that_is_no_whole_answer_has_a_code(
+    worker: RawWorker, provider: Provider, body: bytes, code: str
+) -> None:
+    """Half an answer is never taken for one, in however good an order a proxy ended it."""
+    provider.will_send(body)
+    assert worker.code("dspy:predict", {**QA, "inputs": {"question": "q"}}, stream=True) == code
+
+
+@pytest.mark.parametrize("body", [answer(None), answer(""), answer("", finish_reason="length"), answer("no fields")])
+def test_an_answer_without_the_fields_is_still_an_answer(worker: RawWorker, provider: Provider, body: bytes) -> None:
+    """Also an empty one that says why it ended: the model may have thought until `max_tokens` was used up."""
+    provider.will_send(body)
+    assert worker.code("dspy:predict", {**QA, "inputs": {"question": "q"}}) == "output_not_parsed"
+
+
+def test_an_answer_that_does_not_say_why_it_ended_is_taken(worker: RawWorker, provider: Provider) -> None:
+    """Some servers never say it; a whole reply is whole without."""
+    provider.will_send(answered("answer", "x").replace(b'"finish_reason": "stop", ', b""))
+    found = worker.result("dspy:predict", {**QA, "inputs": {"question": "q"}})
+    assert found["outputs"] == {"answer": "x"}
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "retryable"),
+    [(404, "provider_not_found", False), (418, "provider_bad_request", False), (529, "provider_unavailable", True)],
+)
+def test_a_status_without_a_body_of_openai_has_a_code(
+    worker: RawWorker, provider: Provider, status: int, code: str, retryable: bool
+) -> None:
+    """A wrong address answers so; the status is all that there is to say."""
+    provider.will_send(b"<html>", status)
+    error = worker.ask("dspy:predict", {**QA, "inputs": {"question": "q"}})["error_info"]
+    assert (error["code"], error["retryable"], error["details"]["status"]) == (code, retryable, status)
+
+
+@pytest.mark.parametrize("command", ["dspy:evaluate", "dspy:optimize"])
+@pytest.mark.parametrize(("status", "code"), [(401, "provider_auth"), (200, "provider_unavailable")])
+def test_few_examples_that_all_fail_are_no_score(
+    worker: RawWorker, provider: Provider, command: str, status: int, code: str
+) -> None:
+    """DSPy forgives nine failures, and would say 0 percent, or that nothing could be learned."""
+    provider.will_send(b"null", status)
+    examples = {"devset" if command == "dspy:evaluate" else "trainset": EXAMPLES}
+    assert worker.code(command, {"program": QA, **examples}) == code
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_an_example_that_failed_says_why(worker: RawWorker, provider: Provider, threads: int) -> None:
+    """It counts as wrong, and is told from a wrong answer."""
+    provider.will_send(answered("answer", "a"), refuses="q1")
+    found = worker.result("dspy:evaluate", {"program": QA, "devset": EXAMPLES, "num_threads": threads})
+    assert [row["score"] for row in found["results"]] == [1.0, 0.0, 1.0]
+    assert [row.get("error", {}).get("code") for row in found["results"]] == [None, "provider_unavailable", None]
+
+
+def test_answers_that_can_not_be_read_are_wrong_answers(worker: RawWorker, provider: Provider) -> None:
+    """A weak model has a score of 0."""
+    provider.will_send(answer("no fields"))
+    found = worker.result("dspy:evaluate", {"program": QA, "devset": EXAMPLES})
+    assert (found["score"], found["results"][0]["error"]["code"]) == (0.0, "output_not_parsed")
