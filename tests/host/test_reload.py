@@ -164,6 +164,18 @@ def test_a_reload_loads_the_code_as_it_is_now(zygote: str, tmp_path: Path) -> No
         assert ml.call("mine", "edition") == 2
 
 
+def test_a_reload_loads_a_teams_own_files_as_they_are_now(tmp_path: Path) -> None:
+    """Those that the `python` bridge is given as `paths`."""
+    file = tmp_path / "team.py"
+    file.write_text("def edition():\n    return 1\n")
+    with MLBridge.from_config({"bridges": {"python": {"options": {"paths": [str(file)]}}}}) as ml:
+        assert ml.call("python", "call", {"target": "team:edition"}) == 1
+        file.write_text("def edition():\n    return 2\n")
+        ml.reload_bridge("python")
+
+        assert ml.call("python", "call", {"target": "team:edition"}) == 2
+
+
 def test_a_reload_of_a_class_in_a_module_loads_that_and_what_it_imports_as_they_are_now(tmp_path: Path) -> None:
     """As of a file: a whole package may lie beside the configuration."""
     (tmp_path / "manybridge.toml").write_text('[bridges.mine]\nbridge = "team.mine:Mine"\n[store]\nurl = "memory:"\n')

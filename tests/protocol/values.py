@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
-from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
+from collections import ChainMap, Counter, OrderedDict, UserDict, defaultdict, deque, namedtuple
 from dataclasses import InitVar, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -201,6 +202,9 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "ordered dict": (OrderedDict(b=1, a=2), {"b": 1, "a": 2}),
     "default dict": (defaultdict(int, a=1), {"a": 1}),
     "counter": (Counter("aa"), {"a": 2}),
+    "user dict": (UserDict(a=1), {"a": 1}),
+    "chain of dicts": (ChainMap({"a": 1}, {"a": 2, "b": 3}), {"a": 1, "b": 3}),
+    "environment": (os.environ, marker("os._Environ")),
     "shared list": (shared(), [[marker("builtins.type"), 1]] * 2),
     "date": (date(2024, 2, 29), "2024-02-29"),
     "naive moment": (datetime(2024, 2, 29, 1, 2, 3), "2024-02-29T01:02:03"),  # noqa: DTZ001
@@ -264,7 +268,7 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "range": (range(3), marker("builtins.range")),
     "deque": (deque([1]), marker("collections.deque")),
     "dict view": ({"a": 1}.keys(), marker("builtins.dict_keys")),
-    "mapping proxy": (MappingProxyType({"a": 1}), marker("builtins.mappingproxy")),
+    "mapping proxy": (MappingProxyType({"a": (1,)}), {"a": [1]}),
     "fraction": (Fraction(1, 3), marker("fractions.Fraction")),
     "function": (len, marker("builtins.builtin_function_or_method")),
     "bad object": ([Bad(), 1], [marker(own(Bad)), 1]),

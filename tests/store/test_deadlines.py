@@ -73,6 +73,21 @@ async def test_every_call_about_a_resource_ends_in_time_while_the_store_is_locke
     assert reserved["stopped_by"] == deleted["stopped_by"] == "queue"
 
 
+async def test_a_key_that_can_not_be_reserved_in_time_leaves_no_call_and_no_job(
+    ml: AsyncMLBridge, tmp_path: Path
+) -> None:
+    """Neither now nor when the store is there again; the key is free for the next."""
+    async with locked(tmp_path):
+        await times_out(ml.call("mock", "mock:echo", {"n": 1}, timeout=SOON, idempotency_key="call"))
+        await times_out(ml.submit("mock", "mock:echo", {"n": 1}, timeout=SOON, idempotency_key="job"))
+
+    assert await ml.call("mock", "mock:echo", {"n": 2}, idempotency_key="call") == {"n": 2}
+    job = await ml.submit("mock", "mock:echo", {"n": 2}, idempotency_key="job")
+    assert await job.result() == {"n": 2}
+    assert await ml.jobs() == [job]
+    assert (await ml.call("mock", "mock:calls"))["counts"]["echo"] == 2
+
+
 async def test_a_session_that_the_store_says_nothing_of_holds_its_call_no_longer_than_that_one_has(
     ml: AsyncMLBridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from functools import partial
 from importlib import import_module
 from math import inf
+from time import monotonic
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-from manybridge.errors import CallTimeoutError, ClosedError, InvalidArgumentError, ManybridgeError
+from manybridge.errors import ClosedError, InvalidArgumentError, ManybridgeError
 from manybridge.host.arguments import (
     checked_args,
     checked_name,
@@ -48,8 +49,6 @@ from manybridge.protocol.errors import ErrorCode
 from manybridge.store.records import JobRecord, changed_settings
 
 _log = logging.getLogger("manybridge.host")
-
-T = TypeVar("T")
 
 
 class AsyncMLBridge:
@@ -289,7 +288,8 @@ class AsyncMLBridge:
         if options.idempotency_key is None:
             return await make()
         fingerprint = call_fingerprint(command, given, options.session)
-        return await self._job_keys.job_of(pool.name, options.idempotency_key, fingerprint, make)
+        key, deadline = options.idempotency_key, options.deadline
+        return await self._job_keys.job_of(pool.name, key, fingerprint, make, deadline)
 
     def _begin_job(self, job: LiveJob, pool: Pool, options: CallOptions) -> None:
         job.begin(
@@ -417,8 +417,8 @@ class AsyncMLBridge:
         """Return what is known of a resource."""
         pool = self._own_pool(bridge)
         options = self._options(pool, timeout, session, None, None)
-        found = self._resources.find(pool, checked_name(id, "id"), options.session, fresh=True)
-        return (await _in_time(found, options.timeout)).resource
+        name = checked_name(id, "id")
+        return (await self._resources.find(pool, name, options.session, fresh=True, deadline=options.deadline)).resource
 
     async def list_resources(
         self,
@@ -434,11 +434,12 @@ class AsyncMLBridge:
         """
         maybe_name(type, "type")
         if bridge is None:
+            deadline = monotonic() + checked_timeout(timeout, None)
             found = self._resources.visible(None, type, maybe_name(session, "session"))
-            return await _in_time(found, checked_timeout(timeout, None))
+            return await self._access.before(deadline, found)
         pool = self._own_pool(bridge)
         options = self._options(pool, timeout, session, None, None)
-        return await _in_time(self._resources.find_all(pool, {"type": type}, options), options.timeout)
+        return await self._access.before(options.deadline, self._resources.find_all(pool, {"type": type}, options))
 
     async def delete_resource(
         self,
@@ -810,22 +811,6 @@ class AsyncMLBridge:
     def _session_expired(self, session: Session) -> None:
         if not self._closed:
             self._tasks.start(self._router.end_session(session), f"end session {session.id}")
-
-
-async def _in_time(work: Awaitable[T], seconds: float) -> T:
-    """Wait for what the host and its store do by themselves.
-
-    Raises:
-        CallTimeoutError: it takes longer.
-    """
-    try:
-        async with asyncio.timeout(None if seconds == inf else seconds):
-            return await work
-    except TimeoutError as error:
-        if isinstance(error, ManybridgeError):
-            raise
-        text = f"the host had no answer within {seconds:g} s; its store is slow or can't be reached"
-        raise CallTimeoutError(text, details={"stopped_by": "queue"}) from None
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -19,8 +19,8 @@ from time import monotonic
 from typing import Any, Final
 
 from manybridge.errors import CallError, CallTimeoutError, StoreError
+from manybridge.host.key_reservations import KeyReservations
 from manybridge.host.store_access import StoreAccess
-from manybridge.host.tasks import TaskSet
 from manybridge.protocol.errors import ErrorCode
 from manybridge.store.records import KeyRecord
 
@@ -56,7 +56,7 @@ class IdempotencyTable:
 
     def __init__(self, access: StoreAccess) -> None:
         self._access = access
-        self._tasks = TaskSet()
+        self._reservations = KeyReservations(access)
         self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
 
     async def run(
@@ -97,7 +97,7 @@ class IdempotencyTable:
         if running:
             await asyncio.wait(running)
         self._entries.clear()
-        await self._tasks.join()
+        await self._reservations.close()
 
     async def _durable(
         self, key: tuple[str, str], fingerprint: str, work: Callable[[], Coroutine[Any, Any, Any]], deadline: float
@@ -110,30 +110,30 @@ class IdempotencyTable:
         try:
             result = await work()
         except BaseException:
-            # On its own, because the call may have been cancelled. If it fails, the end of this host frees the key.
-            self._tasks.start(store.drop_key(*key, record.host), f"free key {key[1]}")
+            self._reservations.drop(record)
             raise
+        keeping = store.finish_key(replace(record, result=result), STORED_SECONDS)
         try:
-            await store.finish_key(replace(record, result=result), STORED_SECONDS)
-        except StoreError as error:
+            await self._access.after(deadline, asyncio.shield(self._reservations.start(record, keeping)))
+        except (StoreError, CallTimeoutError) as error:
             _log.warning("the result of idempotency key %s is remembered by this host alone: %s", key[1], error)
         return result
 
     async def _reserve(self, record: KeyRecord, deadline: float) -> KeyRecord | None:
         """Reserve a key; or return what was kept under it."""
-        await self._access.announce()
         pause = 0.02
         while True:
-            found, ours = await self._access.store.begin_key(record)
+            found, ours = await self._reservations.begin(record, deadline)
             if ours:
                 return None
+            if found.host == record.host and not found.done:
+                self._reservations.drop(record)  # its result could not be kept, and this host has forgotten it since
+                continue
             if found.fingerprint != record.fingerprint:
                 raise _reused((record.bridge, record.key))
             if found.done:
                 return found
-            if found.host == record.host:  # its result could not be kept, and this host has forgotten it since
-                await self._access.store.drop_key(record.bridge, record.key, record.host)
-            elif monotonic() + pause > deadline:
+            if monotonic() + pause > deadline:
                 text = f"another host makes the call with idempotency_key {record.key!r}, and it has not ended in time"
                 raise CallTimeoutError(text, details={"stopped_by": "queue", "holder": found.host})
             await asyncio.sleep(pause)

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, Final
+from math import inf
+from typing import Final
 from weakref import WeakValueDictionary
 
 from manybridge.errors import CallError, ManybridgeError, StoreError
 from manybridge.host.idempotency import STORED_SECONDS
 from manybridge.host.jobs import AsyncJob, JobState, LiveJob
+from manybridge.host.key_reservations import KeyReservations
 from manybridge.host.store_access import StoreAccess
-from manybridge.host.tasks import TaskSet
 from manybridge.protocol.errors import ErrorCode
 from manybridge.store.records import KeyRecord
 
@@ -42,11 +43,16 @@ class JobKeys:
         self._find = find
         self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         """Bridge and key: held by the one submit of this host that looks at that key. Gone when nobody waits for it."""
-        self._tasks = TaskSet()
-        self._writing: dict[tuple[str, str], asyncio.Task[None]] = {}
-        """Bridge and key: what is being written about it."""
+        self._reservations = KeyReservations(access)
 
-    async def job_of(self, bridge: str, key: str, fingerprint: str, make: Callable[[], Awaitable[LiveJob]]) -> AsyncJob:
+    async def job_of(
+        self,
+        bridge: str,
+        key: str,
+        fingerprint: str,
+        make: Callable[[], Awaitable[LiveJob]],
+        deadline: float = inf,
+    ) -> AsyncJob:
         """Return the job of a key, made now if there is none that has not failed.
 
         Args:
@@ -54,28 +60,29 @@ class JobKeys:
             key: the idempotency key.
             fingerprint: tells whether it is the same call.
             make: makes the job and begins it.
+            deadline: how long to wait for the store, and for another host that makes the job, monotonic.
 
         Raises:
             CallError: `conflict`: the key was used for another call.
+            CallTimeoutError: the store has not answered in time; there is no job then.
             StoreError: the key can't be reserved; there is no job then.
         """
-        await self._access.announce()
         async with self._turns.setdefault((bridge, key), asyncio.Lock()):
-            return await self._job_of(bridge, key, fingerprint, make)
+            found = await self._reserved_or_found(bridge, key, fingerprint, deadline)
+            return await self._make(found, make) if isinstance(found, KeyRecord) else found
 
-    async def _job_of(
-        self, bridge: str, key: str, fingerprint: str, make: Callable[[], Awaitable[LiveJob]]
-    ) -> AsyncJob:
-        if (writing := self._writing.get((bridge, key))) is not None:  # of a submit that was cancelled meanwhile
-            await asyncio.wait({writing})
+    async def _reserved_or_found(
+        self, bridge: str, key: str, fingerprint: str, deadline: float
+    ) -> KeyRecord | AsyncJob:
+        """Return the job of a key; or the key, reserved for the one that is to be made."""
         place, pause = f"{bridge}:submit", SHORTEST_PAUSE
         while True:
             record = KeyRecord(bridge=place, key=key, fingerprint=fingerprint, host=self._access.host)
-            found, ours = await self._access.store.begin_key(record)
+            found, ours = await self._reservations.begin(record, deadline)
             if ours:
-                return await self._make((bridge, key), record, make)
+                return record
             if found.done:
-                job = await self._job(found.result)
+                job = await self._access.before(deadline, self._job(found.result))
                 failed = job is not None and job.state in {JobState.FAILED, JobState.CANCELLED}
                 if not failed and found.fingerprint != fingerprint:
                     raise _reused(bridge, key)
@@ -83,30 +90,24 @@ class JobKeys:
                     return job
                 place = f"{bridge}:submit after {found.result}"
             elif found.host == record.host:
-                await self._access.store.drop_key(place, key, found.host)  # the job's id could not be kept
+                self._reservations.drop(record)  # the job's id could not be kept
             else:
-                await asyncio.sleep(pause)
+                await self._access.before(deadline, asyncio.sleep(pause))
                 pause = min(LONGEST_PAUSE, pause * 2)
 
     async def close(self) -> None:
         """Wait until what is known is written."""
-        await self._tasks.join()
+        await self._reservations.close()
 
-    async def _make(self, which: tuple[str, str], record: KeyRecord, make: Callable[[], Awaitable[LiveJob]]) -> LiveJob:
+    async def _make(self, record: KeyRecord, make: Callable[[], Awaitable[LiveJob]]) -> LiveJob:
         try:
             job = await make()
         except BaseException:
-            # On its own, because the submit may have been cancelled. If it fails, the end of this host frees the key.
-            self._write(which, self._access.store.drop_key(record.bridge, record.key, record.host))
+            self._reservations.drop(record)
             raise
         # Shielded: whoever is cancelled now has a job that runs, and will want to find it by its key.
-        await asyncio.shield(self._write(which, self._keep(record, job)))
+        await asyncio.shield(self._reservations.start(record, self._keep(record, job)))
         return job
-
-    def _write(self, which: tuple[str, str], work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = self._writing[which] = self._tasks.start(work, f"write idempotency key {which[1]}")
-        task.add_done_callback(lambda _: self._writing.pop(which, None))
-        return task
 
     async def _keep(self, record: KeyRecord, job: LiveJob) -> None:
         try:

@@ -82,9 +82,10 @@ def _marked_type(value: Any) -> str | None:
 def sanitize(value: Any) -> Any:
     """Return `value` with everything that JSON can't carry replaced. Never raises, whatever objects are in it.
 
-    Tuples and sets become lists; dates, times, durations, UUIDs, decimals and paths strings; bytes base64 text; enums
-    their value; dataclasses and their like objects; `NaN` and infinities `null`; other keys strings; lone surrogates a
-    question mark; anything else a marker, also a container inside itself and what is nested deeper than `MAX_DEPTH`.
+    Tuples and sets become lists; read-only views, user dictionaries and chains of dictionaries objects; dates, times,
+    durations, UUIDs, decimals and paths strings; bytes base64 text; enums their value; dataclasses and their like
+    objects; `NaN` and infinities `null`; other keys strings; lone surrogates a question mark; anything else a marker,
+    also a container inside itself and what is nested deeper than `MAX_DEPTH`.
     """
     return _sanitize(value, set())
 
@@ -134,10 +135,12 @@ def _sanitize_object(value: Any, path: set[int]) -> Any:
 def _conversions() -> tuple[tuple[Any, Callable[[Any], Any]], ...]:
     """Types, with what turns their values into something simpler. Imported here because most workers never ask."""
     from base64 import b64encode
+    from collections import ChainMap, UserDict
     from datetime import date, time, timedelta
     from decimal import Decimal
     from enum import Enum
     from os import PathLike, fspath
+    from types import MappingProxyType
     from uuid import UUID
 
     return (
@@ -151,6 +154,8 @@ def _conversions() -> tuple[tuple[Any, Callable[[Any], Any]], ...]:
         ((UUID, Decimal), str),
         ((bytes, bytearray, memoryview), lambda value: b64encode(value).decode()),
         (PathLike, fspath),
+        # Not every mapping: one that looks its values up somewhere, as `os.environ` does, stays a marker.
+        ((MappingProxyType, UserDict, ChainMap), dict),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from manybridge.bridge import BridgeError
+from manybridge.bridge.fresh import FreshLoader, load_fresh
 from manybridge.bridges.common.allow import DEFAULT_ALLOW, AllowList
 
 from .objects import DEFAULT_MAX_OBJECTS, DEFAULT_TTL
@@ -100,7 +101,7 @@ def _load_file(path: Path, allow: AllowList) -> None:
         raise _wrong("paths", f"{path}: {name!r} can't be a module's name; rename the file")
     _refuse_hiding(name, path)
     _put_first(path.parent)  # its neighbours can be imported by it; only the file itself is allowed to callers
-    spec = spec_from_file_location(name, path)
+    spec = spec_from_file_location(name, path, loader=FreshLoader(name, str(path)))
     if spec is None or spec.loader is None:  # not so for a .py file, but the types say it may be
         raise _wrong("paths", f"{path} can't be loaded")
     module = module_from_spec(spec)
@@ -138,6 +139,7 @@ def _refuse_hiding(name: str, path: Path) -> None:
 def _put_first(folder: Path) -> None:
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
+    load_fresh(str(folder))
 
 
 def _is_list_of_str(value: object) -> bool:
