@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import itertools
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -26,23 +25,21 @@ from typing import Any, Final, NamedTuple
 from manybridge.errors import (
     CallTimeoutError,
     ClosedError,
-    InvalidArgumentError,
     ManybridgeError,
     ResourceError,
     StoreError,
 )
-from manybridge.host.calls import Call, loop_future
 from manybridge.host.config import StoreConfig
 from manybridge.host.options import CallOptions
-from manybridge.host.own_requests import answer_of
 from manybridge.host.placement import Placement, make_call, quiet_options, release, wait_briefly
 from manybridge.host.pool import Pool, WorkerGoneError
 from manybridge.host.resource_keeper import ResourceKeeper, not_found
 from manybridge.host.resource_record import Policy, Record, Resource, resource_of
+from manybridge.host.snapshots import AskedSnapshot, after_sent, ask_snapshot, told_state
 from manybridge.host.store_access import StoreAccess, halfway
+from manybridge.host.wire_arguments import object_argument, text_argument
 from manybridge.host.worker import WorkerHandle
 from manybridge.protocol.errors import ErrorCode
-from manybridge.protocol.messages import json_type
 from manybridge.store.records import ResourceRecord
 
 __all__ = ["Record", "Resource", "ResourceTable"]
@@ -60,16 +57,6 @@ class _Work(NamedTuple):
     command: str
     args: dict[str, Any]
     is_execution: bool = True
-
-
-class _Asked(NamedTuple):
-    """A snapshot that a worker was asked for, and which in the order of asking."""
-
-    call: Call
-    number: int
-
-
-_snapshot_numbers: Final = itertools.count(1)
 
 
 class ResourceTable:
@@ -104,8 +91,8 @@ class ResourceTable:
             ManybridgeError: as the worker says, or `resource_exists`, `invalid_argument`.
             StoreError: it can't be kept; there is no resource then.
         """
-        kind, config = _text(args, "type"), _object(args, "config")
-        chosen = None if args.get("id") is None else _text(args, "id")
+        kind, config = text_argument(args, "type"), object_argument(args, "config")
+        chosen = None if args.get("id") is None else text_argument(args, "id")
         id = chosen or _new_id(pool.name, kind, options)
         if self._session_needed is not None and options.session is not None:
             await self._access.before(options.deadline, self._session_needed(options.session))
@@ -152,7 +139,7 @@ class ResourceTable:
             policy = await self._policy(pool, recipe.type)
             state = None
             if policy == "restore":
-                state = await _told_state(worker, _ask_snapshot(worker, recipe.id, recipe.session, options), options)
+                state = await told_state(worker, ask_snapshot(worker, recipe.id, recipe.session, options), options)
             recording = asyncio.ensure_future(self._keeper.record(recipe, policy, state))
             made = await self._access.after(options.deadline, asyncio.shield(recording))
             if made is None:  # its reservation is gone: with this host, or because others took it for dead
@@ -195,8 +182,8 @@ class ResourceTable:
             ManybridgeError: as the worker says, or `resource_not_found`, `resource_lost`, `conflict`.
             StoreError: its state can't be kept; the execution does not count.
         """
-        record = await self.find(pool, _text(args, "id"), options.session, deadline=options.deadline)
-        work = _Work("common:execute_resource", {"id": record.resource.id, "inputs": _object(args, "inputs")})
+        record = await self.find(pool, text_argument(args, "id"), options.session, deadline=options.deadline)
+        work = _Work("common:execute_resource", {"id": record.resource.id, "inputs": object_argument(args, "inputs")})
         result = await self._use(pool, record, work, options)
         resource = record.resource
         record.resource = replace(resource, executions=resource.executions + 1, last_executed=time())
@@ -270,7 +257,7 @@ class ResourceTable:
             ResourceError: `resource_not_found`.
             StoreError: it can't be deleted.
         """
-        record = await self.find(pool, _text(args, "id"), options.session, deadline=options.deadline)
+        record = await self.find(pool, text_argument(args, "id"), options.session, deadline=options.deadline)
         bridge, id = record.key
         if not await self._access.before(options.deadline, self._access.store.delete_resource(bridge, id)):
             self._forget(pool, record)
@@ -284,7 +271,9 @@ class ResourceTable:
         Raises:
             ResourceError: `resource_not_found`.
         """
-        record = await self.find(pool, _text(args, "id"), options.session, fresh=True, deadline=options.deadline)
+        record = await self.find(
+            pool, text_argument(args, "id"), options.session, fresh=True, deadline=options.deadline
+        )
         return record.resource
 
     async def find(
@@ -318,7 +307,7 @@ class ResourceTable:
             ResourceError: `unknown_resource_type`, and not an empty list: it is most likely misspelt.
             ManybridgeError: the bridge could not be asked which types it has.
         """
-        kind = None if args.get("type") is None else _text(args, "type")
+        kind = None if args.get("type") is None else text_argument(args, "type")
         found = await self.visible(pool.name, kind, options.session)
         if kind is not None and not found:
             await self._check_type(pool, kind, options)
@@ -412,11 +401,11 @@ class ResourceTable:
         fence = record.fence
         if record.policy != "restore" or fence is None:
             return await pool.run(call)
-        snapshots: list[_Asked] = []
+        snapshots: list[AskedSnapshot] = []
         if worker.concurrency == 1:
             # Sent right behind the execution: the worker takes it when that has ended, and nobody waits for the way
             # to the host and back. A concurrent worker could take it too early.
-            _after_sent(call, lambda: snapshots.append(_ask_snapshot(worker, *_name(record), options)))
+            after_sent(call, lambda: snapshots.append(ask_snapshot(worker, *_name(record), options)))
         try:
             result = await pool.run(call)
         except WorkerGoneError:
@@ -445,7 +434,7 @@ class ResourceTable:
         record: Record,
         worker: WorkerHandle,
         fence: int,
-        snapshots: list[_Asked],
+        snapshots: list[AskedSnapshot],
         options: CallOptions,
         *,
         counts: bool,
@@ -456,8 +445,8 @@ class ResourceTable:
             ManybridgeError: the worker died before it told its state, or the state can't be told or kept.
         """
         if not record.deleted:
-            asked = snapshots[-1] if snapshots else _ask_snapshot(worker, *_name(record), options)
-            state = await _told_state(worker, asked, options)
+            asked = snapshots[-1] if snapshots else ask_snapshot(worker, *_name(record), options)
+            state = await told_state(worker, asked, options)
             if not record.deleted:
                 saving = self._keeper.save(record, fence, state, asked.number, counts=counts)
                 await self._access.after(options.deadline, saving)
@@ -507,48 +496,3 @@ def _exists(id: str) -> ResourceError:
 
 def _name(record: Record) -> tuple[str, str | None]:
     return record.resource.id, record.resource.session
-
-
-def _ask_snapshot(worker: WorkerHandle, id: str, session: str | None, options: CallOptions) -> _Asked:
-    call = Call("common:snapshot_resource", {"id": id}, loop_future(), options.timeout)
-    call.session_id = session
-    worker.ask(call)
-    return _Asked(call, next(_snapshot_numbers))
-
-
-async def _told_state(worker: WorkerHandle, asked: _Asked, options: CallOptions) -> Any:
-    try:
-        return (await answer_of(worker, asked.call, options.deadline))["state"]
-    except ManybridgeError as error:  # a copy: a worker's death has one error for all that it ends
-        raise error.copy(**{"while": f"the state of resource {asked.call.args['id']} was asked for"}) from None
-
-
-def _text(args: dict[str, Any], name: str) -> str:
-    value = args.get(name)
-    if isinstance(value, str) and value:
-        return value
-    raise _wrong(args, name, "a non-empty string")
-
-
-def _object(args: dict[str, Any], name: str) -> dict[str, Any]:
-    value = args.get(name, {})
-    if isinstance(value, dict):
-        return value
-    raise _wrong(args, name, "an object")
-
-
-def _wrong(args: dict[str, Any], name: str, expected: str) -> InvalidArgumentError:
-    found = json_type(args[name]) if name in args else "nothing"
-    problem = {"argument": name, "expected": expected, "found": found}
-    return InvalidArgumentError(f"{name}: expected {expected}, found {found}", details={"problems": [problem]})
-
-
-def _after_sent(call: Call, action: Callable[[], None]) -> None:
-    before = call.on_sent
-
-    def both() -> None:
-        if before is not None:
-            before()
-        action()
-
-    call.on_sent = both
