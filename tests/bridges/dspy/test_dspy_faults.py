@@ -1,4 +1,4 @@
-"""What a provider can do wrong with a good status, and what few failures do to an evaluation."""
+"""What a provider can do wrong with a good status, what few failures do to an evaluation, and odd signatures."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ class Provider(ThreadingHTTPServer):
         self.status = 200
         self.refuses = "nothing at all"
         self.asked = 0
+        self.last = ""
 
     @property
     def url(self) -> str:
@@ -60,6 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer, whatever was asked."""
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.asked += 1
+        self.server.last = json.dumps(asked)
         refused = self.server.refuses in json.dumps(asked["messages"][-1])
         body = b"{}" if refused else self.server.body
         self.send_response(500 if refused else self.server.status)
@@ -203,3 +205,89 @@ def test_answers_that_can_not_be_read_are_wrong_answers(worker: RawWorker, provi
     provider.will_send(answer("no fields"))
     found = worker.result("dspy:evaluate", {"program": QA, "devset": EXAMPLES})
     assert (found["score"], found["results"][0]["error"]["code"]) == (0.0, "output_not_parsed")
+
+
+# ---------------------------------------------------------------- signatures and values
+
+
+def fields_of(*described: dict[str, Any]) -> dict[str, Any]:
+    """A signature with one input and these outputs."""
+    return {"inputs": ["q"], "outputs": list(described)}
+
+
+@pytest.mark.parametrize(
+    ("described", "text", "value"),
+    [
+        ({"type": "List[int]"}, "[1, 2]", [1, 2]),
+        ({"type": "Dict[str, int]"}, '{"a": 1}', {"a": 1}),
+        ({"type": "Union[int, bool]"}, "7", 7),
+        ({"type": "tuple[int, str]"}, '[1, "a"]', [1, "a"]),
+        ({"type": "set[str]"}, '["a"]', ["a"]),
+        ({"type": "Literal[-1, 1]"}, "-1", -1),
+        ({"enum": ["a", None]}, "null", None),
+    ],
+)
+def test_types_that_dspy_takes_as_words_are_types_here_too(
+    worker: RawWorker, provider: Provider, described: dict[str, Any], text: str, value: object
+) -> None:
+    """None of a Literal's choices gets lost."""
+    provider.will_send(answered("a", text))
+    args = {"signature": fields_of({"name": "a", **described}), "inputs": {"q": "x"}}
+    assert worker.result("dspy:predict", args)["outputs"] == {"a": value}
+
+
+@pytest.mark.parametrize(
+    ("signature", "where"),
+    [
+        (fields_of({"name": "a", "type": "Literal['a', b]"}), "outputs[0].type"),
+        (fields_of({"name": "a", "type": "Literal[a, b]"}), "outputs[0].type"),
+        (fields_of({"name": "a", "type": []}), "outputs[0].type"),
+        (fields_of({"name": "a", "type": "list[" * 200 + "int" + "]" * 200}), "outputs[0].type"),
+        (fields_of({"name": "a", "properties": "x"}), "outputs[0].properties"),
+        (fields_of({"name": "a", "properties": {"_x": "int"}}), "outputs[0].properties._x"),
+        (fields_of({"name": "a", "properties": {"x": "int"}, "required": ["y"]}), "outputs[0].required"),
+        (fields_of({"name": "a", "description": 5}), "outputs[0].description"),
+        (fields_of({"name": "_a"}), "outputs[0].name"),
+        (fields_of({"name": "instructions"}), "outputs[0].name"),
+        ({"inputs": ["demos"], "outputs": ["a"]}, "inputs[0].name"),
+        ({**fields_of({"name": "a"}), "instructions": 5}, "instructions"),
+        ("signature -> a", "signature"),
+        ("config -> a", "signature"),
+        ("_x -> a", "signature"),
+    ],
+)
+def test_a_signature_that_dspy_would_stumble_over_says_where(
+    worker: RawWorker, provider: Provider, signature: object, where: str
+) -> None:
+    """Also where DSPy would take an input for itself, and no model would see it."""
+    provider.will_send(answered("a", "x"))
+    error = worker.ask("dspy:predict", {"signature": signature, "inputs": {}})["error_info"]
+    assert (error["code"], provider.asked) == ("invalid_argument", 0)
+    assert where in error["message"]
+
+
+def test_the_parts_of_a_structured_field_keep_their_descriptions(worker: RawWorker, provider: Provider) -> None:
+    """The model reads them in the field's JSON schema."""
+    provider.will_send(answered("a", '{"x": 1}'))
+    part = {"type": "int", "description": "how many there are"}
+    args = {"signature": fields_of({"name": "a", "properties": {"x": part}}), "inputs": {"q": "x"}}
+    assert worker.result("dspy:predict", args)["outputs"] == {"a": {"x": 1}}
+    assert "how many there are" in provider.last
+
+
+@pytest.mark.parametrize("value", [[1, 2], ["a", 1], [{"b": 2}], [None], []])
+def test_an_input_without_a_type_takes_any_list(worker: RawWorker, provider: Provider, value: list[Any]) -> None:
+    """DSPy fails at members that are no text."""
+    provider.will_send(answered("a", "x"))
+    args = {"signature": "q -> a", "inputs": {"q": value}}
+    assert worker.result("dspy:predict", args)["outputs"] == {"a": "x"}
+
+
+@pytest.mark.parametrize(("kind", "text"), [("datetime.date", "2026-01-02"), ("str", "x")])
+def test_an_output_may_be_a_date_and_may_be_called_trajectory(
+    worker: RawWorker, provider: Provider, kind: str, text: str
+) -> None:
+    """A date has a text in JSON; only what an agent did is a trace."""
+    provider.will_send(answered("trajectory", text))
+    args = {"signature": f"q -> trajectory: {kind}", "inputs": {"q": "x"}}
+    assert worker.result("dspy:predict", args)["outputs"] == {"trajectory": text}

@@ -15,7 +15,7 @@ import ast
 from collections.abc import Mapping
 from typing import Any, Final, Literal, Optional, Union
 
-from manybridge.bridges.common.problems import invalid
+from manybridge.bridges.common.problems import expected, invalid
 
 _PLAIN_TYPES: Final[dict[str, Any]] = {
     "str": str, "string": str, "text": str,
@@ -29,7 +29,26 @@ _PLAIN_TYPES: Final[dict[str, Any]] = {
 }  # fmt: skip
 _DSPY_TYPES: Final = {"image": "Image", "audio": "Audio", "file": "File", "history": "History", "code": "Code"}
 _FIELD_KEYS: Final = frozenset({"name", "type", "description", "desc", "enum", "items", "properties", "required"})
+_TYPING: Final = {"List": "list", "Dict": "dict", "Tuple": "tuple", "Set": "set", "array": "list", "object": "dict"}
+_NAMES_OF_DSPY: Final = frozenset(
+    {"signature", "instructions", "fields", "input_fields", "output_fields", "model_config"}
+)
+"""What DSPy's signature classes have for themselves."""
+
+_INPUTS_OF_DSPY: Final = frozenset({"demos", "config", "lm", "self"})
+"""What DSPy takes from the inputs of a call for itself, so that no model would see it."""
+
+_REFUSED: Final = (ValueError, TypeError, SyntaxError, NameError, AttributeError, AssertionError, RuntimeError)
+"""What DSPy and Pydantic raise over a signature; too deep a nesting is a RuntimeError."""
+
 _SIGNATURE_KEYS: Final = frozenset({"name", "description", "instructions", "inputs", "outputs"})
+
+
+MAX_SHOWN: Final = 80
+"""Characters of a type that an error repeats."""
+
+MAX_DEPTH: Final = 20
+"""Brackets in brackets of one type. Pydantic gives up somewhere after a hundred."""
 
 
 def make_signature(dspy: Any, signature: str | Mapping[str, Any], instructions: str | None = None) -> Any:
@@ -46,13 +65,15 @@ def make_signature(dspy: Any, signature: str | Mapping[str, Any], instructions: 
     unknown = sorted(set(signature) - _SIGNATURE_KEYS)
     if unknown:
         raise invalid("signature", f"unknown key {unknown[0]!r}; known: {', '.join(sorted(_SIGNATURE_KEYS))}")
+    for key in ("name", "instructions", "description"):
+        _demand_text(signature.get(key), f"signature.{key}")
     fields: dict[str, Any] = {}
     for kind, make_field in (("inputs", dspy.InputField), ("outputs", dspy.OutputField)):
         _add_fields(dspy, fields, kind, signature.get(kind), make_field)
     text = instructions or signature.get("instructions") or signature.get("description")
     try:
         return dspy.make_signature(fields, instructions=text, signature_name=signature.get("name") or "Signature")
-    except (ValueError, TypeError) as error:
+    except _REFUSED as error:
         raise invalid("signature", str(error)) from error
 
 
@@ -61,8 +82,12 @@ def _from_string(dspy: Any, signature: str, instructions: str | None) -> Any:
         raise invalid("signature", "expected 'inputs -> outputs', for example 'question -> answer'")
     try:
         made = dspy.make_signature(signature, instructions)
-    except (ValueError, TypeError, SyntaxError) as error:
-        raise invalid("signature", str(error)) from error
+    except _REFUSED as error:
+        own = f" (no field may be called {', '.join(sorted(_NAMES_OF_DSPY))}: these are DSPy's own)"
+        raise invalid("signature", f"{error}{own if isinstance(error, TypeError) else ''}") from error
+    taken = sorted(_INPUTS_OF_DSPY & set(made.input_fields))
+    if taken:
+        raise invalid("signature", f"no input may be called {taken[0]!r}: DSPy takes it for itself")
     if not made.input_fields or not made.output_fields:
         raise invalid("signature", "expected at least one input and one output")
     return made
@@ -79,26 +104,38 @@ def _add_fields(dspy: Any, fields: dict[str, Any], kind: str, described: Any, ma
         name = field["name"]
         if not name.isidentifier() or name in fields:
             raise invalid(f"{where}.name", "expected a Python identifier that no other field has")
+        if name.startswith("_") or name in _NAMES_OF_DSPY or (kind == "inputs" and name in _INPUTS_OF_DSPY):
+            raise invalid(f"{where}.name", f"{name!r} is a name that DSPy keeps for itself")
         unknown = sorted(set(field) - _FIELD_KEYS)
         if unknown:
             raise invalid(where, f"unknown key {unknown[0]!r}; known: {', '.join(sorted(_FIELD_KEYS))}")
-        description = field.get("description") or field.get("desc")
+        description = _description(field, where)
         fields[name] = (make_type(dspy, field, where), make_field(desc=description) if description else make_field())
+
+
+def _description(field: Mapping[str, Any], where: str) -> str | None:
+    return _demand_text(field.get("description") or field.get("desc"), f"{where}.description")
+
+
+def _demand_text(value: Any, where: str) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    raise expected(where, "a text", value)
 
 
 def make_type(dspy: Any, described: Mapping[str, Any], where: str) -> Any:
     """Make the Python type of a field or of a part of it."""
     if "enum" in described:
         choices = described["enum"]
-        if not isinstance(choices, list) or not choices or not all(isinstance(c, str | int) for c in choices):
-            raise invalid(f"{where}.enum", "expected a list of strings or integers")
+        if not isinstance(choices, list) or not choices or not all(isinstance(c, str | int | None) for c in choices):
+            raise invalid(f"{where}.enum", "expected a list of strings, integers or null")
         return Literal[tuple(choices)]
     if "properties" in described:
         return _make_model(dspy, described, where)
     if "items" in described:
         return list[make_type(dspy, _described(described["items"]), f"{where}.items")]  # type: ignore[misc]  # built at run time
     kind = described.get("type", "str")
-    if isinstance(kind, list):  # JSON Schema's way to say "or null"
+    if isinstance(kind, list) and kind:  # JSON Schema's way to say "or null"
         return Union[tuple(parse_type(dspy, str(one), f"{where}.type") for one in kind)]  # noqa: UP007  # of a list
     return parse_type(dspy, str(kind), f"{where}.type")
 
@@ -111,21 +148,33 @@ def _make_model(dspy: Any, described: Mapping[str, Any], where: str) -> Any:
     """A structured value: DSPy shows the model its JSON schema and reads the answer into this class."""
     import pydantic
 
-    required = described.get("required", list(described["properties"]))
+    properties = described["properties"]
+    if not isinstance(properties, Mapping):
+        raise expected(f"{where}.properties", "an object", properties)
+    required = described.get("required", list(properties))
+    if not isinstance(required, list) or not set(map(str, required)) <= set(properties):
+        raise invalid(f"{where}.required", f"expected a list of names in properties: {', '.join(properties)}")
     fields: dict[str, Any] = {}
-    for name, part in described["properties"].items():
-        part_type = make_type(dspy, _described(part), f"{where}.properties.{name}")
-        fields[name] = (part_type, ...) if name in required else (Optional[part_type], None)  # noqa: UP045  # of a value
+    for name, part in properties.items():
+        place, described_part = f"{where}.properties.{name}", _described(part)
+        if name.startswith("_"):
+            raise invalid(place, "expected a name that does not begin with _")
+        part_type, text = make_type(dspy, described_part, place), _description(described_part, place)
+        needed = name in required
+        wanted = part_type if needed else Optional[part_type]  # noqa: UP045  # of a value
+        fields[name] = (wanted, pydantic.Field(... if needed else None, description=text))
     return pydantic.create_model(str(described.get("name", "Object")).title(), **fields)
 
 
 def parse_type(dspy: Any, text: str, where: str) -> Any:
     """Read an annotation without evaluating it."""
     try:
+        if text.count("[") > MAX_DEPTH:
+            raise _UnknownTypeError(text)
         return _build(dspy, ast.parse(text.strip(), mode="eval").body)
-    except (SyntaxError, _UnknownTypeError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError, _UnknownTypeError) as error:
         known = ", ".join([*list(_PLAIN_TYPES)[:12], "list[...]", "dict[str, ...]", "Literal[...]", *_DSPY_TYPES])
-        raise invalid(where, f"{text!r} is not a type that is known here; known: {known}") from error
+        raise invalid(where, f"{text[:MAX_SHOWN]!r} is not a type that is known here; known: {known}") from error
 
 
 class _UnknownTypeError(Exception):
@@ -155,16 +204,33 @@ def _named(dspy: Any, name: str) -> Any:
 
 def _subscripted(dspy: Any, name: str, parts: list[ast.expr]) -> Any:
     if name == "Literal":
-        values = [part.value for part in parts if isinstance(part, ast.Constant)]
-        return Literal[tuple(values)]
+        return Literal[tuple(_constant(part) for part in parts)]
     made = [_build(dspy, part) for part in parts]
-    if name in {"list", "array"} and len(made) == 1:
+    name = _TYPING.get(name, name)
+    if name == "list" and len(made) == 1:
         return list[made[0]]  # type: ignore[valid-type]  # built at run time
-    if name in {"dict", "object"} and len(made) == 2:
+    if name == "set" and len(made) == 1:
+        return set[made[0]]  # type: ignore[valid-type]  # built at run time
+    if name == "dict" and len(made) == 2:
         return dict[made[0], made[1]]  # type: ignore[valid-type]  # built at run time
+    if name == "tuple" and made:
+        return tuple[tuple(made)]  # type: ignore[misc]  # built at run time
     if name == "Optional" and len(made) == 1:
         return Optional[made[0]]  # noqa: UP045  # of a value
+    if name == "Union" and made:
+        return Union[tuple(made)]  # noqa: UP007  # of a list
     raise _UnknownTypeError(name)
+
+
+def _constant(node: ast.expr) -> Any:
+    """Read a choice of a Literal, every one of which counts."""
+    try:
+        value = ast.literal_eval(node)
+    except ValueError as error:
+        raise _UnknownTypeError from error
+    if not isinstance(value, str | int | float | None):
+        raise _UnknownTypeError
+    return value
 
 
 def describe_fields(fields: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from datetime import date, time
+from decimal import Decimal
 from enum import Enum
 from typing import Any, Final
+from uuid import UUID
 
 from manybridge.bridge import BridgeError
 from manybridge.protocol.codec import marker_for
 from manybridge.protocol.errors import ErrorCode
+
+_STEP: Final = re.compile(r"(thought|tool_name|tool_args|observation)_\d+")
+"""A key of what an agent of DSPy did, which is no output field."""
 
 UNTYPED: Final = "IS_TYPE_UNDEFINED"
 """DSPy's mark on a field of a string signature that names no type: it takes any value."""
@@ -42,7 +51,7 @@ def check_inputs(signature: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_one(name: str, info: Any, value: Any, problems: list[str]) -> Any:
     if (info.json_schema_extra or {}).get(UNTYPED):
-        return value
+        return _as_texts(value)
     import pydantic
 
     try:
@@ -53,6 +62,13 @@ def _check_one(name: str, info: Any, value: Any, problems: list[str]) -> Any:
         path = "".join(f"[{step!r}]" for step in first["loc"])
         problems.append(f"inputs.{name}{path}: {first['msg']}")
         return None
+
+
+def _as_texts(value: Any) -> Any:
+    """DSPy writes the members of such a list into the prompt as they are, and fails at what is no text."""
+    if not isinstance(value, list):
+        return value
+    return [each if isinstance(each, str) else json.dumps(each, ensure_ascii=False) for each in value]
 
 
 def _takes_none(annotation: Any) -> bool:
@@ -69,6 +85,12 @@ def to_json(value: Any) -> Any:
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [to_json(item) for item in value]
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, UUID | Decimal):
+        return str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: to_json(getattr(value, each.name)) for each in fields(value)}
     if hasattr(value, "model_dump"):
         return to_json(value.model_dump(mode="json"))
     if hasattr(value, "toDict"):
@@ -82,9 +104,10 @@ def read_prediction(prediction: Any) -> dict[str, Any]:
         outputs = {str(name): to_json(value) for name, value in prediction.items()}
     else:
         outputs = {"result": to_json(prediction)}
-    trajectory = outputs.pop("trajectory", None)
-    if not isinstance(trajectory, dict):
+    trajectory = outputs.get("trajectory")
+    if not isinstance(trajectory, dict) or not all(map(_STEP.fullmatch, trajectory)):
         return {"outputs": outputs}
+    del outputs["trajectory"]
     return {"outputs": outputs, "trace": _steps(trajectory)}
 
 
