@@ -43,6 +43,7 @@ class Provider(ThreadingHTTPServer):
         self.refuses = "nothing at all"
         self.asked = 0
         self.last = ""
+        self.key: str | None = None
 
     @property
     def url(self) -> str:
@@ -62,6 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.asked += 1
         self.server.last = json.dumps(asked)
+        self.server.key = self.headers["Authorization"]
         refused = self.server.refuses in json.dumps(asked["messages"][-1])
         body = b"{}" if refused else self.server.body
         self.send_response(500 if refused else self.server.status)
@@ -291,3 +293,89 @@ def test_an_output_may_be_a_date_and_may_be_called_trajectory(
     provider.will_send(answered("trajectory", text))
     args = {"signature": f"q -> trajectory: {kind}", "inputs": {"q": "x"}}
     assert worker.result("dspy:predict", args)["outputs"] == {"trajectory": text}
+
+
+# ---------------------------------------------------------------- models, states and tools
+
+QUESTION = {**QA, "inputs": {"question": "q"}}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": ""},
+        {"model": "openai/"},
+        {"max_tokens": 0},
+        {"timeout": -1},
+        {"num_retries": -1},
+        {"api_base": "not an address", "api_key": "sk-other-0123456789"},
+        {"api_key": "sk-other-0123\n456789"},
+    ],
+)
+def test_settings_that_are_refused_change_nothing(
+    worker: RawWorker, provider: Provider, change: dict[str, Any]
+) -> None:
+    """The session goes on with what it had, and no part of a key is in the error."""
+    provider.will_send(answered("answer", "x"))
+    reply = worker.ask("dspy:configure_lm", change, session_id="refused")
+    assert (reply["error_info"]["code"], "sk-other" in json.dumps(reply)) == ("invalid_argument", False)
+    assert worker.result("dspy:predict", QUESTION, session_id="refused")["outputs"] == {"answer": "x"}
+
+
+def test_a_variable_that_is_missing_leaves_the_session_as_it_was(worker: RawWorker, provider: Provider) -> None:
+    """The call that named it fails, and not each one after it."""
+    provider.will_send(answered("answer", "x"))
+    assert worker.code("dspy:configure_lm", {"api_key_env": "NOT_THERE"}, session_id="v") == "missing_variable"
+    assert worker.result("dspy:predict", QUESTION, session_id="v")["outputs"] == {"answer": "x"}
+
+
+def test_a_key_with_the_line_end_of_its_file_is_sent_without(worker: RawWorker, provider: Provider) -> None:
+    """It could not be sent with it, and the client's error would show it."""
+    provider.will_send(answered("answer", "x"))
+    worker.result("dspy:configure_lm", {"api_key": "sk-of-a-file-0123456789\n"}, session_id="file")
+    worker.result("dspy:predict", QUESTION, session_id="file")
+    assert provider.key == "Bearer sk-of-a-file-0123456789"
+
+
+def test_a_state_does_not_choose_the_model(worker: RawWorker, provider: Provider) -> None:
+    """Or whoever wrote it would choose to whom keys are sent that the worker's environment has."""
+    provider.will_send(answered("answer", "x"))
+    state = worker.result("dspy:save_state", {"program": QA})["state"]
+    state["state"]["lm"] = {"model": "openai/another", "api_base": "http://127.0.0.1:9/v1"}
+    args = {"type": "program", "config": {**QA, "state": state}}
+    id = worker.result("common:create_resource", args)["id"]
+    found = worker.result("common:execute_resource", {"id": id, "inputs": {"question": "q"}})
+    assert list(found["usage"]["by_model"]) in ([], ["openai/m"])
+    assert provider.asked == 1
+
+
+@pytest.mark.parametrize(
+    ("tool", "where"),
+    [
+        ({"name": "t", "description": 5}, "tools[0].description"),
+        ({"name": "t", "parameters": []}, "tools[0].parameters"),
+        ({"name": "t", "parameters": {"properties": 5}}, "tools[0].parameters"),
+        ({"name": "t", "parameters": {"properties": {"x": 5}}}, "tools[0].parameters"),
+        ({"name": "t", "parameters": {"required": "x"}}, "tools[0].parameters"),
+    ],
+)
+def test_a_tool_that_is_described_wrongly_is_refused(worker: RawWorker, tool: dict[str, Any], where: str) -> None:
+    """When the agent is made."""
+    config = {**QA, "module": "react", "tools": [tool]}
+    error = worker.ask("common:create_resource", {"type": "program", "config": config})["error_info"]
+    assert (error["code"], error["details"]["argument"]) == ("invalid_argument", where)
+
+
+def test_a_tools_argument_may_be_null(worker: RawWorker) -> None:
+    """In JSON Schema's own words; and a tool may say nothing of its arguments."""
+    parameters = {"type": "object", "properties": {"x": {"type": ["string", "null"]}}}
+    for said in (parameters, None):
+        tool = {"name": "t", "parameters": said}
+        config = {**QA, "module": "react", "tools": [tool], "max_iters": 1}
+        assert worker.result("common:create_resource", {"type": "program", "config": config})["type"] == "program"
+
+
+def test_an_agent_takes_at_least_one_step(worker: RawWorker) -> None:
+    """With none it would answer without a look at its tools."""
+    config = {**QA, "module": "react", "tools": [{"name": "t"}], "max_iters": 0}
+    assert worker.code("common:create_resource", {"type": "program", "config": config}) == "invalid_argument"

@@ -19,7 +19,7 @@ _ENDS: Final = frozenset({"finish_reason", "finishReason", "stop_reason", "stopR
 _STREAMED_BY: Final = "openai"
 """Whose streams always say it; others may say it otherwise or not at all."""
 
-_READS_AN_ANSWER: Final = re.compile(r"parse|response|usage|stream_events")
+_READS_AN_ANSWER: Final = re.compile(r"parse_response|parse_stream|response_from|_usage_|stream_events")
 """In the names of the functions with which DSPy takes an answer apart. Those that make a request have others."""
 
 

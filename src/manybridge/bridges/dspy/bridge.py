@@ -24,7 +24,7 @@ from manybridge.bridges.dspy.framework import import_dspy
 from manybridge.bridges.dspy.lm import SETTING_NAMES, LanguageModels, overlay
 from manybridge.bridges.dspy.metrics import METRICS, make_metric
 from manybridge.bridges.dspy.optimize import OPTIMIZERS, Task, evaluate, optimize
-from manybridge.bridges.dspy.options import check_options
+from manybridge.bridges.dspy.options import check_model, check_options
 from manybridge.bridges.dspy.programs import MODULES, AdapterName, Program
 from manybridge.bridges.dspy.usage import TOKEN_COUNTS
 from manybridge.bridges.dspy.v1 import Version1Commands
@@ -122,6 +122,7 @@ class DSPyBridge(Bridge):
         """
         try:
             given = checked_session_settings(self.spec.commands["configure_lm"], settings)
+            check_model(given, "")
             self.models.configure_session(given, session_id)
         except BridgeError as error:
             raise of_session(error, self.name) from error
@@ -174,15 +175,13 @@ class DSPyBridge(Bridge):
             ctx: the call.
         """
         session = configured_session(session_id, ctx, self.worker)
-        settings = self.models.configure(
-            {
-                "model": model, "api_key": api_key, "api_key_env": api_key_env, "api_base": api_base,
-                "temperature": temperature, "max_tokens": max_tokens, "timeout": timeout, "cache": cache,
-                "num_retries": num_retries,
-            },
-            session,
-        )  # fmt: skip
-        self.models.open(self.load(), settings)
+        given = {
+            "model": model, "api_key": api_key, "api_key_env": api_key_env, "api_base": api_base,
+            "temperature": temperature, "max_tokens": max_tokens, "timeout": timeout, "cache": cache,
+            "num_retries": num_retries,
+        }  # fmt: skip
+        check_model(given, "")
+        settings = self.models.configure(given, session, lambda made: self.models.open(self.load(), made))
         return {
             "status": "configured", "session": session, **settings.describe(), "settings": self.models.told(session),
         }  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
@@ -81,12 +81,16 @@ def overlay(base: LMSettings | None, changes: Mapping[str, Any], *, trusted: boo
         BridgeError: `invalid_argument` (no model, unknown setting), `permission_denied` (the rule above).
     """
     given = {name: value for name, value in changes.items() if value is not None}
+    if isinstance(given.get("api_key"), str):
+        given["api_key"] = _one_word(given["api_key"], "api_key")
     unknown = sorted(set(given) - set(SETTING_NAMES))
     if unknown:
         raise _invalid(f"unknown language model setting {unknown[0]!r}; known: {', '.join(SETTING_NAMES)}")
     if "model" not in given and base is None:
         raise _invalid("model: expected a string such as 'openai/gpt-4o-mini', found nothing")
     start = base or LMSettings(model=given["model"])
+    if _names_another_key(given):
+        start = replace(start, api_key=None)
     changed = replace(start, **given)
     if base is not None and changed.provider != base.provider:
         changed = replace(LMSettings(model=changed.model, cache=base.cache), **given)
@@ -109,8 +113,19 @@ class LanguageModels(SettingsBySession[LMSettings]):
         if default is not None:
             secrets.add(default.api_key)
 
-    def configure(self, changes: Mapping[str, Any], session_id: str | None) -> LMSettings:
-        """Set the model of a session, or of every call without its own where `session_id` is None."""
+    def configure(
+        self,
+        changes: Mapping[str, Any],
+        session_id: str | None,
+        check: Callable[[LMSettings], object] = lambda _settings: None,
+    ) -> LMSettings:
+        """Set the model of a session, or of every call without its own where `session_id` is None.
+
+        Args:
+            changes: some of `SETTING_NAMES`.
+            session_id: for whom.
+            check: raises what is wrong with the new settings; then all stays as it was.
+        """
         base = self.base(session_id)
         given = {name: value for name, value in changes.items() if value is not None}
         settings = overlay(base, given, trusted=False)
@@ -118,9 +133,12 @@ class LanguageModels(SettingsBySession[LMSettings]):
             before = self.changes(session_id)
             if base is not None and settings.provider != base.provider:
                 before = {name: value for name, value in before.items() if name == "cache"}
+            if _names_another_key(given):
+                before = {name: value for name, value in before.items() if name != "api_key"}
             given = {**before, **given}
             settings = overlay(self.default, given, trusted=False)
         self._secrets.add(settings.api_key)
+        check(settings)
         self.put(settings, session_id, given)
         return settings
 
@@ -174,7 +192,7 @@ class LanguageModels(SettingsBySession[LMSettings]):
     def _make(self, dspy: Any, settings: LMSettings) -> Any:
         key = settings.api_key
         if key is None and settings.api_key_env:
-            key = required_variable(settings.api_key_env)
+            key = _one_word(required_variable(settings.api_key_env), f"the environment variable {settings.api_key_env}")
             self._secrets.add(key)
         optional = {"api_key": key, "api_base": settings.api_base, "timeout": settings.timeout}
         try:
@@ -193,6 +211,23 @@ class LanguageModels(SettingsBySession[LMSettings]):
         """Close every connection."""
         while self._open:
             _close(self._open.popitem()[1])
+
+
+def _names_another_key(given: Mapping[str, Any]) -> bool:
+    """Whether a variable is to take the place of a key that was given by itself, which would win otherwise."""
+    return "api_key_env" in given and "api_key" not in given
+
+
+def _one_word(key: str, where: str) -> str:
+    """A key without the line end that a file has. Errors of a client show others escaped, where no one knows them.
+
+    Raises:
+        BridgeError: `invalid_argument`, it can't be sent.
+    """
+    word = key.strip()
+    if not word.isprintable() or " " in word:
+        raise _invalid(f"{where}: expected a key in one line and one word")
+    return word
 
 
 def _close(model: Any) -> None:

@@ -28,6 +28,10 @@ def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
+def _is_address(value: Any) -> bool:
+    return isinstance(value, str) and value.lower().startswith(("http://", "https://"))
+
+
 _TEXT: Final = _Kind(lambda value: isinstance(value, str), "a text")
 _TEXTS: Final = _Kind(_is_texts, "a list of strings")
 
@@ -35,7 +39,7 @@ _SETTINGS: Final[Mapping[str, _Kind]] = {
     "model": _Kind(lambda value: isinstance(value, str) and value != "", "a name such as 'openai/gpt-4o-mini'"),
     "api_key": _TEXT,
     "api_key_env": _Kind(_TEXT.fits, "the name of an environment variable"),
-    "api_base": _Kind(_TEXT.fits, "an address such as 'http://localhost:8000/v1'"),
+    "api_base": _Kind(_is_address, "an address such as 'http://localhost:8000/v1'"),
     "temperature": _Kind(_is_number, "a number"),
     "max_tokens": _Kind(lambda value: _is_whole(value) and value > 0, "a whole number above 0"),
     "timeout": _Kind(lambda value: _is_number(value) and value > 0, "a number of seconds above 0"),
@@ -67,8 +71,12 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise BridgeError(ErrorCode.CONFIG_ERROR, f"options.{name}: {problem}")
 
 
-def check_own_model(settings: Mapping[str, Any]) -> None:
-    """Check the model settings that a program's recipe has.
+def check_model(settings: Mapping[str, Any], where: str) -> None:
+    """Check the model settings that a caller sent.
+
+    Args:
+        settings: null means that nothing is said.
+        where: goes before the name of a setting that is wrong.
 
     Raises:
         BridgeError: `invalid_argument`, a setting is unknown or of the wrong type.
@@ -77,7 +85,8 @@ def check_own_model(settings: Mapping[str, Any]) -> None:
         kind = _SETTINGS.get(name)
         problem = f"unknown setting; known: {', '.join(_SETTINGS)}" if kind is None else _problem(kind, value)
         if problem is not None:
-            raise BridgeError(ErrorCode.INVALID_ARGUMENT, f"lm.{name}: {problem}", details={"argument": f"lm.{name}"})
+            argument = f"{where}{name}"
+            raise BridgeError(ErrorCode.INVALID_ARGUMENT, f"{argument}: {problem}", details={"argument": argument})
 
 
 def _problem(kind: _Kind, value: Any) -> str | None:

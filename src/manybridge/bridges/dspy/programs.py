@@ -10,7 +10,7 @@ from manybridge.bridges.common.problems import invalid
 from manybridge.bridges.common.references import References
 from manybridge.bridges.dspy.errors import Translation
 from manybridge.bridges.dspy.execution import CallSettings, run
-from manybridge.bridges.dspy.options import check_own_model
+from manybridge.bridges.dspy.options import check_model
 from manybridge.bridges.dspy.signatures import describe_fields, make_signature
 from manybridge.bridges.dspy.tools import make_tools
 from manybridge.bridges.dspy.values import check_inputs, make_examples, to_json
@@ -71,7 +71,7 @@ class Program(Held):
                 "lm.api_key: a program's recipe is stored, so it may not hold a key. Name the variable that has it "
                 "(api_key_env), or use dspy:configure_lm.",
             )
-        check_own_model(lm or {})
+        check_model(lm or {}, "lm.")
         self.own_lm = lm
         self.adapter = adapter
         dspy = self.bridge.load()
@@ -161,6 +161,7 @@ class Program(Held):
         """
         if not hasattr(self, "module"):
             self.create(**{**self.config, "state": None})
+        models = [predictor.lm for predictor in self.module.predictors()]
         try:
             self.module.load_state(state["state"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -168,6 +169,10 @@ class Program(Held):
                 ErrorCode.INVALID_ARGUMENT,
                 f"state: not the state of a {self.kind} program with this signature ({type(error).__name__})",
             ) from error
+        finally:
+            # A state that names a model would have its maker choose to whom this worker's keys are sent.
+            for predictor, model in zip(self.module.predictors(), models, strict=True):
+                predictor.lm = model
 
     def close(self) -> None:
         """Forget the program."""
@@ -190,6 +195,8 @@ def make_module(dspy: Any, kind: str, signature: Any, arguments: dict[str, Any],
     if signature is None:
         raise invalid("signature", "expected 'inputs -> outputs', or an object with inputs and outputs")
     if kind == "react":
+        if given.get("max_iters", 1) < 1:
+            raise invalid("max_iters", f"expected 1 or more, found {given['max_iters']}")
         given["tools"] = make_tools(dspy, given.get("tools", []), references)
         if not given["tools"]:
             raise invalid("tools", "react needs at least one tool")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from manybridge.bridge import BridgeError, Context
-from manybridge.bridges.common.problems import invalid
+from manybridge.bridges.common.problems import expected, invalid
 from manybridge.bridges.common.references import References
 from manybridge.protocol.errors import ErrorCode
 
@@ -66,13 +66,42 @@ def _make_tool(dspy: Any, described: str | dict[str, Any], where: str, reference
 def _client_tool(dspy: Any, name: str, described: Mapping[str, Any], where: str) -> Any:
     from dspy.adapters.types.tool import convert_input_schema_to_tool_args
 
-    schema = described.get("parameters") or {"type": "object", "properties": {}}
-    if not isinstance(schema, Mapping) or schema.get("type", "object") != "object":
+    schema = described.get("parameters")
+    if schema is None:
+        schema = {"type": "object", "properties": {}}
+    if not _is_object_schema(schema):
         raise invalid(f"{where}.parameters", "expected the JSON Schema of an object")
-    args, arg_types, arg_desc = convert_input_schema_to_tool_args(dict(schema))
+    try:
+        args, arg_types, arg_desc = convert_input_schema_to_tool_args(_without_lists_of_types(schema))
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        raise invalid(f"{where}.parameters", f"expected the JSON Schema of an object: {error}") from error
     function = _call_client(dspy, name, frozenset(schema.get("required", ())))
     description = described.get("description") or f"The caller's tool {name}"
+    if not isinstance(description, str):
+        raise expected(f"{where}.description", "a text", description)
     return dspy.Tool(function, name=name, desc=description, args=args, arg_types=arg_types, arg_desc=arg_desc)
+
+
+def _is_object_schema(schema: Any) -> bool:
+    if not isinstance(schema, Mapping) or schema.get("type", "object") != "object":
+        return False
+    properties, required = schema.get("properties", {}), schema.get("required", [])
+    return isinstance(properties, Mapping) and all(map(_is_schema, properties.values())) and isinstance(required, list)
+
+
+def _is_schema(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _without_lists_of_types(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Say "or null" in the one way that DSPy understands."""
+    properties = {
+        name: {**{key: value for key, value in part.items() if key != "type"}, "anyOf": [{"type": t} for t in kinds]}
+        if isinstance(kinds := part.get("type"), list)
+        else part
+        for name, part in schema.get("properties", {}).items()
+    }
+    return {**schema, "properties": properties}
 
 
 def _call_client(dspy: Any, name: str, required: frozenset[str]) -> Callable[..., Any]:
