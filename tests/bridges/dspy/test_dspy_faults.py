@@ -379,3 +379,30 @@ def test_an_agent_takes_at_least_one_step(worker: RawWorker) -> None:
     """With none it would answer without a look at its tools."""
     config = {**QA, "module": "react", "tools": [{"name": "t"}], "max_iters": 0}
     assert worker.code("common:create_resource", {"type": "program", "config": config}) == "invalid_argument"
+
+
+# ---------------------------------------------------------------- labels
+
+
+@pytest.mark.parametrize(
+    ("command", "rows", "field"),
+    [
+        ("dspy:evaluate", [{"question": "q", "answer": "a"}], "nonsense"),
+        ("dspy:evaluate", [{"question": "q", "answer": "a"}, {"question": "q"}], None),
+        ("dspy:optimize", [{"question": "q"}], None),
+    ],
+)
+def test_examples_with_nothing_to_compare_are_no_score(
+    worker: RawWorker, provider: Provider, command: str, rows: list[dict[str, str]], field: str | None
+) -> None:
+    """Each would be wrong; by a field that nobody has, each would be right."""
+    provider.will_send(answered("answer", "a"))
+    argument = "devset" if command == "dspy:evaluate" else "trainset"
+    assert worker.code(command, {"program": QA, argument: rows, "metric_field": field}) == "invalid_argument"
+    assert provider.asked == 0
+
+
+def test_wrong_rounds_of_an_optimiser_are_the_callers_to_mend(worker: RawWorker) -> None:
+    """They are read before the optimiser reads them."""
+    args = {"program": QA, "trainset": EXAMPLES, "settings": {"max_rounds": "many"}}
+    assert worker.code("dspy:optimize", args) == "invalid_argument"

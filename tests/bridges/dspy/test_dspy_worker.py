@@ -216,6 +216,18 @@ def test_an_agent_uses_a_function_that_lives_in_the_client(dspy: Setup) -> None:
     assert [step["tool_name"] for step in result["trace"]] == ["weather", "finish"]
 
 
+def test_a_tool_of_the_client_may_return_a_list_of_anything(dspy: Setup) -> None:
+    """DSPy fails at members that are no text; the trace has them as they were."""
+    args = {**QA, "module": "react", "tools": [WEATHER], "inputs": {"question": "What is the weather in Paris?"}}
+    number = dspy.worker.send("dspy:predict", args, stream=True)
+    while (message := dspy.worker.read()).get("event") != "call":
+        pass
+    dspy.worker.send("common:call_result", {"call_id": message["data"]["call_id"], "result": [21, {"sun": True}]})
+    reply = dspy.worker.receive(number)
+    assert reply["success"], reply
+    assert reply["result"]["trace"][0]["observation"] == [21, {"sun": True}]
+
+
 def test_an_agent_whose_client_has_no_tools_fails_at_once(dspy: Setup) -> None:
     """DSPy would hand the error to the model as an observation, and go on paying."""
     args = {**QA, "module": "react", "tools": [WEATHER], "inputs": {"question": "What is the weather in Paris?"}}

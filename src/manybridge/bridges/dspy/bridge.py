@@ -22,7 +22,7 @@ from manybridge.bridges.common.usage import UsageLedger
 from manybridge.bridges.dspy.errors import translate
 from manybridge.bridges.dspy.framework import import_dspy
 from manybridge.bridges.dspy.lm import SETTING_NAMES, LanguageModels, overlay
-from manybridge.bridges.dspy.metrics import METRICS, make_metric
+from manybridge.bridges.dspy.metrics import METRICS, demand_labels, make_metric
 from manybridge.bridges.dspy.optimize import OPTIMIZERS, Task, evaluate, optimize
 from manybridge.bridges.dspy.options import check_model, check_options
 from manybridge.bridges.dspy.programs import MODULES, AdapterName, Program
@@ -321,8 +321,11 @@ class DSPyBridge(Bridge):
         """
         with self._using(program_id, program, ctx) as found:
             task = self._task(found, metric, metric_field, num_threads, ctx)
-            examples = self._examples(found, trainset, input_fields, "trainset")
-            checks = self._examples(found, valset, input_fields, "valset") if valset else []
+            compared = (metric, metric_field)
+            examples = self._examples(
+                found, trainset, input_fields, "trainset", compared if optimizer != "LabeledFewShot" else None
+            )
+            checks = self._examples(found, valset, input_fields, "valset", compared) if valset else []
             report = optimize(task, optimizer, examples, checks, settings or {})
             return {"program_id": program_id, **report, "state": found.snapshot()}
 
@@ -342,7 +345,7 @@ class DSPyBridge(Bridge):
         """Score a program on examples, with progress. Arguments as for optimize."""
         with self._using(program_id, program, ctx) as found:
             task = self._task(found, metric, metric_field, num_threads, ctx)
-            return evaluate(task, self._examples(found, devset, input_fields, "devset"))
+            return evaluate(task, self._examples(found, devset, input_fields, "devset", (metric, metric_field)))
 
     # ------------------------------------------------------------------ inside
 
@@ -366,10 +369,19 @@ class DSPyBridge(Bridge):
         return Task(program, make_metric(metric, field, self.references), ctx, num_threads)
 
     def _examples(
-        self, program: Program, rows: list[dict[str, Any]], named: list[str] | None, argument: str
+        self,
+        program: Program,
+        rows: list[dict[str, Any]],
+        named: list[str] | None,
+        argument: str,
+        compared: tuple[str, str | None] | None,
     ) -> list[Any]:
+        """Make examples; `compared` is the metric and its field, where there is one."""
         inputs = program.input_names(rows[0], named) if rows else []
-        return make_examples(self.load(), rows, inputs, argument)
+        examples = make_examples(self.load(), rows, inputs, argument)
+        if compared is not None:
+            demand_labels(*compared, rows, inputs, argument)
+        return examples
 
     def _make(self, name: str, config: Mapping[str, Any], session_id: str | None) -> Program:
         spec = self.spec.resources["program"]

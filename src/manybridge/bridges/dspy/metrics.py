@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from manybridge.bridge import BridgeError
@@ -33,6 +33,30 @@ def make_metric(name: str, field: str | None, references: References) -> Metric:
         ErrorCode.INVALID_ARGUMENT,
         f"metric: expected one of {', '.join(METRICS)}, or 'package.module:function', found {name!r}",
     )
+
+
+def demand_labels(
+    name: str, field: str | None, rows: Sequence[Mapping[str, Any]], inputs: Sequence[str], argument: str
+) -> None:
+    """Refuse examples with nothing to compare: each would be wrong, or with an unknown field right.
+
+    Args:
+        name: of the metric; a team's own knows itself what it compares.
+        field: the output field to compare; by default every label.
+        rows: the examples.
+        inputs: those of their fields that are inputs.
+        argument: where the examples are.
+
+    Raises:
+        BridgeError: `invalid_argument`, with the position of the first.
+    """
+    if name not in METRICS:
+        return
+    for position, row in enumerate(rows):
+        if not set(row) - set(inputs) or (field is not None and field not in row):
+            wanted = repr(field) if field is not None else "a label beside its inputs"
+            text = f"{argument}[{position}]: lacks {wanted}, which the metric {name} compares with the answer"
+            raise BridgeError(ErrorCode.INVALID_ARGUMENT, text, details={"argument": argument})
 
 
 def _compare_all(compare: Callable[[Any, Any], float], field: str | None, example: Any, prediction: Any) -> float:

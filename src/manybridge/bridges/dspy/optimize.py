@@ -100,7 +100,10 @@ def optimize(task: Task, name: str, trainset: list[Any], valset: list[Any], sett
 
 def _expected_calls(name: str, trainset: list[Any], settings: dict[str, Any]) -> int | None:
     if name == "BootstrapFewShot":
-        return len(trainset) * int(settings.get("max_rounds", 1))
+        rounds = settings.get("max_rounds", 1)
+        if not isinstance(rounds, int):
+            raise BridgeError(ErrorCode.INVALID_ARGUMENT, "settings.max_rounds: expected a whole number")
+        return len(trainset) * rounds
     return None
 
 

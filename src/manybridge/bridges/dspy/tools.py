@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from manybridge.bridge import BridgeError, Context
 from manybridge.bridges.common.problems import expected, invalid
 from manybridge.bridges.common.references import References
+from manybridge.bridges.dspy.values import promptable
 from manybridge.protocol.errors import ErrorCode
 
 CONTEXT_SETTING: Final = "manybridge_context"
@@ -55,12 +56,25 @@ def _make_tool(dspy: Any, described: str | dict[str, Any], where: str, reference
         function = references.load(described, where)
         if not callable(function):
             raise invalid(where, f"{described!r} is not a function")
-        return dspy.Tool(function)
+        tool = dspy.Tool(function)
+        tool.func = _answering_promptably(tool.func)
+        return tool
     unknown = sorted(set(described) - _TOOL_KEYS)
     name = described.get("name")
     if unknown or not isinstance(name, str) or not name.isidentifier():
         raise invalid(where, "expected {name, description, parameters}, where name is an identifier")
     return _client_tool(dspy, name, described, where)
+
+
+def _answering_promptably(function: Callable[..., Any]) -> Callable[..., Any]:
+    async def later(answer: Awaitable[Any]) -> Any:
+        return promptable(await answer)
+
+    def call(**arguments: Any) -> Any:
+        answer = function(**arguments)
+        return later(answer) if isinstance(answer, Awaitable) else promptable(answer)
+
+    return call
 
 
 def _client_tool(dspy: Any, name: str, described: Mapping[str, Any], where: str) -> Any:
@@ -122,14 +136,14 @@ def _call_client(dspy: Any, name: str, required: frozenset[str]) -> Callable[...
 
 async def _acall(ctx: Context, name: str, arguments: dict[str, Any]) -> Any:
     try:
-        return await ctx.acall_host(name, arguments)
+        return promptable(await ctx.acall_host(name, arguments))
     except BridgeError as error:
         raise _unavailable(error) from error
 
 
 def _call(ctx: Context, name: str, arguments: dict[str, Any]) -> Any:
     try:
-        return ctx.call_host(name, arguments)
+        return promptable(ctx.call_host(name, arguments))
     except BridgeError as error:
         raise _unavailable(error) from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -51,7 +50,7 @@ def check_inputs(signature: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_one(name: str, info: Any, value: Any, problems: list[str]) -> Any:
     if (info.json_schema_extra or {}).get(UNTYPED):
-        return _as_texts(value)
+        return promptable(value)
     import pydantic
 
     try:
@@ -64,11 +63,14 @@ def _check_one(name: str, info: Any, value: Any, problems: list[str]) -> Any:
         return None
 
 
-def _as_texts(value: Any) -> Any:
-    """DSPy writes the members of such a list into the prompt as they are, and fails at what is no text."""
-    if not isinstance(value, list):
-        return value
-    return [each if isinstance(each, str) else json.dumps(each, ensure_ascii=False) for each in value]
+def promptable(value: Any) -> Any:
+    """What DSPy can write into a prompt where no type is known: of a list, it takes every member for a text.
+
+    A tuple becomes JSON.
+    """
+    if isinstance(value, list) and not all(isinstance(each, str) for each in value):
+        return tuple(value)
+    return value
 
 
 def _takes_none(annotation: Any) -> bool:
