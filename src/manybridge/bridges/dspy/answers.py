@@ -16,9 +16,6 @@ from typing import Any, Final
 _ENDS: Final = frozenset({"finish_reason", "finishReason", "stop_reason", "stopReason", "done_reason", "status"})
 """Where providers say why an answer ended."""
 
-_STREAMED_BY: Final = "openai"
-"""Whose streams always say it; others may say it otherwise or not at all."""
-
 _READS_AN_ANSWER: Final = re.compile(r"parse_response|parse_stream|response_from|_usage_|stream_events")
 """In the names of the functions with which DSPy takes an answer apart. Those that make a request have others."""
 
@@ -55,7 +52,7 @@ def lm_class(dspy: Any) -> Any:
             return await dspy.LM.acall(self, *args, **kwargs)
 
     def update_history(self: Any, entry: dict[str, Any]) -> None:
-        check_answer(entry, self.model, streamed=dspy.settings.get("send_stream") is not None)
+        check_answer(entry, self.model)
 
     own: dict[str, Any] = {"__call__": call, "acall": acall, "update_history": update_history}
     # A state that names its model's class names one that every DSPy can load.
@@ -83,10 +80,11 @@ def _is_of_an_answer(cause: BaseException) -> bool:
     return any(_READS_AN_ANSWER.search(frame.f_code.co_name) for frame, _ in walk_tb(cause.__traceback__))
 
 
-def check_answer(entry: dict[str, Any], model: str, *, streamed: bool) -> None:
-    """Refuse what has no text and no end, and half a stream that a proxy ended in good order.
+def check_answer(entry: dict[str, Any], model: str) -> None:
+    """Refuse what has no text and no reason for its end.
 
-    An empty answer that says why it ended is one: a model may have used up its `max_tokens` by thinking.
+    An empty answer that says why it ended is one: a model may have used up its `max_tokens` by thinking. So is one that
+    has text and does not say it, also at the end of a stream (`[DONE]`): not every server does.
 
     Args:
         entry: of DSPy's history.
@@ -97,13 +95,10 @@ def check_answer(entry: dict[str, Any], model: str, *, streamed: bool) -> None:
     response: Any = entry.get("response")
     if not hasattr(response, "provider_data"):  # of litellm, which reads strictly
         return
-    if _says_why(response.provider_data):
+    if _says_why(response.provider_data) or any(map(_has_content, entry.get("outputs") or ())):
         return
-    if not any(map(_has_content, entry.get("outputs") or ())):
-        text = "What the provider sent is no answer: it has neither content nor a reason for its end."
-        raise UnreadableAnswerError(text, model)
-    if streamed and not response.provider_data and model.split("/", 1)[0] in (_STREAMED_BY, model):
-        raise UnreadableAnswerError("The model's stream ended before the model said that it was done.", model)
+    text = "What the provider sent is no answer: it has neither content nor a reason for its end."
+    raise UnreadableAnswerError(text, model)
 
 
 def _has_content(output: Any) -> bool:
