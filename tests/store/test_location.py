@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ import pytest
 from manybridge.host.bridge import AsyncMLBridge
 from manybridge.host.config import StoreConfig, read_config
 from manybridge.host.store_access import default_file, locate_store
+from manybridge.store import opening
+from tests.support import DEFAULT_TIMEOUT, aeventually
 
 MOCK = '[bridges.mock]\nzygote = "never"\n'
 
@@ -111,3 +115,21 @@ def test_a_program_that_keeps_nothing_imports_no_database(tmp_path: Path, state_
 
 def _exists(path: Path) -> bool:
     return path.exists()
+
+
+def test_an_import_that_ends_after_its_loop_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that is closed right after its start: nobody waits any more, and nothing is printed."""
+    gone, failures = threading.Event(), list[object]()
+    monkeypatch.setattr(opening, "import_module", lambda _name: gone.wait(DEFAULT_TIMEOUT))
+    monkeypatch.setattr(threading, "excepthook", failures.append)
+
+    async def begin() -> None:
+        waiting = asyncio.ensure_future(opening._imported("slow"))
+        await aeventually(lambda: any(each.name == "import slow" for each in threading.enumerate()))
+        waiting.cancel()
+
+    asyncio.run(begin())
+    (thread,) = (each for each in threading.enumerate() if each.name == "import slow")
+    gone.set()
+    thread.join(DEFAULT_TIMEOUT)
+    assert (thread.is_alive(), failures) == (False, [])
